@@ -1,0 +1,65 @@
+"""The one in-memory container of rollouts: padded arrays in environment units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N rollouts of at most L steps, padded to the same length.
+
+    Rows beyond ``lengths`` are padding and carry no meaning.
+
+    Args:
+        observations: (N, L+1, O) float32, flattened observations, environment units.
+        actions: (N, L, A) float32.
+        rewards: (N, L) float32.
+        terminations: (N,) bool, True where the rollout ended in a terminal state after ``lengths`` steps.
+        lengths: (N,) int64, how many steps of each row are real, 1 … L.
+        uncertainties: (N, L) float32, the dynamics ensemble's disagreement per transition; None when unknown.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    lengths: np.ndarray
+    uncertainties: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def horizon(self) -> int:
+        """L, the padded number of steps."""
+        return self.actions.shape[1]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(N, L) bool, True where a step is real."""
+        return np.arange(self.horizon)[None] < self.lengths[:, None]
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(N,) undiscounted sum of rewards, r_ψ(τ) of Eq. 11 when the rewards come from the reward model."""
+        return np.where(self.mask, self.rewards, 0.0).sum(1)
+
+    def select(self, indices: np.ndarray) -> Trajectories:
+        """The rows named by ``indices`` (int or bool array), in that order."""
+        extra = None if self.uncertainties is None else self.uncertainties[indices]
+        return Trajectories(self.observations[indices], self.actions[indices], self.rewards[indices],
+                            self.terminations[indices], self.lengths[indices], extra)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
+        """All rows of ``parts``, which share one horizon."""
+        known = all(part.uncertainties is not None for part in parts)
+        return Trajectories(
+            np.concatenate([part.observations for part in parts]), np.concatenate([part.actions for part in parts]),
+            np.concatenate([part.rewards for part in parts]), np.concatenate([part.terminations for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.uncertainties for part in parts if part.uncertainties is not None]) if known else None)
