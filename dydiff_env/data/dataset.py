@@ -1,0 +1,155 @@
+"""Logged episodes as flat arrays, and the spaces and scores that say what they mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces.utils import flatdim
+from minari.serialization import deserialize_space, serialize_space
+
+
+class Transitions(NamedTuple):
+    """T one-step transitions, flattened, in environment units.
+
+    ``terminated`` is 1 only where the episode reached a terminal state; the last transition of an episode that ran out of
+    time has 0 there and True in ``ends``: its value bootstraps, but nothing follows it in the data.
+    """
+
+    observations: np.ndarray  # (T, O) float32
+    actions: np.ndarray  # (T, A) float32
+    rewards: np.ndarray  # (T,) float32
+    next_observations: np.ndarray  # (T, O) float32
+    terminated: np.ndarray  # (T,) float32
+    ends: np.ndarray  # (T,) bool
+
+
+class Episode(NamedTuple):
+    """One episode of L steps."""
+
+    observations: np.ndarray  # (L+1, O) float32
+    actions: np.ndarray  # (L, A) float32
+    rewards: np.ndarray  # (L,) float32
+    terminated: bool
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a dataset's numbers mean, without the numbers.
+
+    Args:
+        observation_space: the source's, a Box or a Dict of Boxes.
+        action_space: the source's, a Box.
+        env_spec: the environment's specification as JSON, as Minari stores it; None where it is unknown.
+        dataset_id: the Minari id.
+        fingerprint: sha256 of the arrays.
+        ref_min_score: mean return of a random policy, None where it is unknown.
+        ref_max_score: mean return of an expert, None where it is unknown.
+    """
+
+    observation_space: gym.Space
+    action_space: gym.Space
+    env_spec: str | None = None
+    dataset_id: str = "local/dataset-v0"
+    fingerprint: str = ""
+    ref_min_score: float | None = None
+    ref_max_score: float | None = None
+
+    @property
+    def observation_size(self) -> int:
+        """O, numbers in a flattened observation."""
+        return flatdim(self.observation_space)
+
+    @property
+    def action_size(self) -> int:
+        """A, numbers in a flattened action."""
+        return flatdim(self.action_space)
+
+    def to_json(self) -> str:
+        """The specification as one JSON string; ``from_json`` reads it back."""
+        return json.dumps({
+            "observation_space": serialize_space(self.observation_space),
+            "action_space": serialize_space(self.action_space),
+            "env_spec": self.env_spec, "dataset_id": self.dataset_id, "fingerprint": self.fingerprint,
+            "ref_min_score": self.ref_min_score, "ref_max_score": self.ref_max_score})
+
+    @staticmethod
+    def from_json(text: str) -> DatasetSpec:
+        """The specification that ``to_json`` wrote."""
+        fields = json.loads(text)
+        spaces = {name: deserialize_space(fields.pop(name)) for name in ("observation_space", "action_space")}
+        return DatasetSpec(**spaces, **fields)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """N logged episodes of T transitions in all, episodes one after another; the arrays may be memory-mapped.
+
+    Args:
+        spec: what the numbers mean.
+        observations: (T+N, O) float32, each episode with its final observation.
+        actions: (T, A) float32.
+        rewards: (T,) float32.
+        terminations: (N,) bool, True where the episode ended in a terminal state. Any other episode is a time-out.
+        offsets: (N+1,) int64; episode i has transitions ``offsets[i]`` to ``offsets[i+1]`` and the observation rows
+            ``offsets[i] + i`` to ``offsets[i+1] + i`` inclusive.
+    """
+
+    spec: DatasetSpec
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.terminations)
+
+    @property
+    def transitions(self) -> int:
+        """T, transitions in all episodes."""
+        return int(self.offsets[-1])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 steps of each episode."""
+        return np.diff(self.offsets)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(N,) float64 undiscounted return of each episode."""
+        return np.add.reduceat(np.asarray(self.rewards, np.float64), self.offsets[:-1])
+
+    def episode(self, index: int) -> Episode:
+        """Episode ``index`` (negative counts from the end), as views of the arrays."""
+        index = range(len(self))[index]
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return Episode(self.observations[start + index:stop + index + 1], self.actions[start:stop],
+                       self.rewards[start:stop], bool(self.terminations[index]))
+
+    def episode_of(self, transitions: np.ndarray) -> np.ndarray:
+        """The episode each of these transition indices lies in, same shape."""
+        return np.searchsorted(self.offsets, transitions, side="right") - 1
+
+    def flat(self) -> Transitions:
+        """All transitions with their successors, copied into memory."""
+        rows = np.arange(self.transitions) + np.repeat(np.arange(len(self)), self.lengths)
+        ends = np.zeros(self.transitions, bool)
+        ends[self.offsets[1:] - 1] = True
+        terminated = np.zeros(self.transitions, np.float32)
+        terminated[self.offsets[1:] - 1] = self.terminations
+        return Transitions(self.observations[rows], np.array(self.actions), np.array(self.rewards),
+                           self.observations[rows + 1], terminated, ends)
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """sha256 of arrays' shapes and bytes, in order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""Batches of Dict or Box values as flat float32 rows and back, in the order of ``gymnasium.spaces.flatten``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces.utils import flatdim
+
+from dydiff_env.errors import DyDiffError
+
+
+def check_spaces(observation_space: gym.Space, action_space: gym.Space, name: str) -> None:
+    """Make sure that a dataset or environment called ``name`` has observations and actions this package can model.
+
+    Raises:
+        DyDiffError: for images, discrete actions and everything else that is not a Box or a Dict of Boxes.
+    """
+    if not isinstance(action_space, gym.spaces.Box):
+        raise DyDiffError(f"{name} has {type(action_space).__name__} actions; DyDiff models continuous ones.",
+                          "Use data whose action space is a Box.")
+    for key, leaf in leaves(observation_space):
+        where = f"observation {key!r} of {name}" if key else f"the observation of {name}"
+        if not isinstance(leaf, gym.spaces.Box):
+            raise DyDiffError(f"{where} is a {type(leaf).__name__}; DyDiff models real-valued states.",
+                              "Use data whose observations are a Box or a Dict of Boxes.")
+        if len(leaf.shape) >= 2 and leaf.dtype == np.uint8:
+            raise DyDiffError(f"{where} is an image {leaf.shape}; DyDiff models states.",
+                              "Use data with state observations.")
+
+
+def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]]:
+    """The spaces inside a (nested) Dict with their slash-joined keys; a space that is no Dict is its own leaf, key ""."""
+    if not isinstance(space, gym.spaces.Dict):
+        yield prefix, space
+        return
+    for key, part in space.spaces.items():
+        yield from leaves(part, f"{prefix}/{key}" if prefix else key)
+
+
+def flatten_batch(space: gym.Space, values: Any) -> np.ndarray:
+    """(B, …) arrays, or a (nested) dict of them, as (B, D) float32 rows."""
+    if isinstance(space, gym.spaces.Dict):
+        return np.concatenate([flatten_batch(part, values[key]) for key, part in space.spaces.items()], axis=1)
+    values = np.asarray(values)
+    return values.reshape(len(values), -1).astype(np.float32, copy=False)
+
+
+def unflatten_batch(space: gym.Space, rows: np.ndarray) -> Any:
+    """(B, D) rows as (B, …) arrays, or a (nested) dict of them, in the space's own dtypes."""
+    if isinstance(space, gym.spaces.Dict):
+        ends = np.cumsum([flatdim(part) for part in space.spaces.values()])[:-1]
+        return {key: unflatten_batch(part, columns) for (key, part), columns
+                in zip(space.spaces.items(), np.split(rows, ends, axis=1), strict=True)}
+    assert space.shape is not None
+    return rows.reshape(len(rows), *space.shape).astype(space.dtype, copy=False)

@@ -1,0 +1,54 @@
+"""Standardisation by mean and standard deviation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """x ↦ (x − mean) / std along the last axis, and back.
+
+    Args:
+        mean: (D,) float32.
+        std: (D,) float32, positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @staticmethod
+    def fit(array: np.ndarray, floor: float = 1e-6) -> Normalizer:
+        """Mean and standard deviation of the rows of ``array`` (rows, D), in blocks, so that a memory-mapped array stays on disk.
+
+        Args:
+            array: (rows, D).
+            floor: a dimension with a smaller standard deviation is constant; it is centred and left unscaled.
+        """
+        blocks = [np.asarray(array[i:i + 65536], np.float64) for i in range(0, min(len(array), 65536), 65536)]
+        centre = blocks[0].mean(0)  # summing around a first guess keeps small deviations from drowning in large means
+        total, squares = np.zeros_like(centre), np.zeros_like(centre)
+        for i in range(0, len(array), 65536):
+            block = np.asarray(array[i:i + 65536], np.float64) - centre
+            total += block.sum(0)
+            squares += (block**2).sum(0)
+        shift = total / len(array)
+        std = np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
+        std = np.where(std < floor, 1.0, std)
+        return Normalizer(torch.tensor(centre + shift, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """Environment units (…, D) to standardised ones."""
+        return (values - self.mean) / self.std
+
+    def denormalize(self, values: Tensor) -> Tensor:
+        """Standardised values (…, D) to environment units."""
+        return values * self.std + self.mean
+
+    def to(self, device: torch.device | str) -> Normalizer:
+        """The same on another device."""
+        return Normalizer(self.mean.to(device), self.std.to(device))
