@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from dydiff_env.errors import DyDiffError
+
+if TYPE_CHECKING:
+    import torch
 
 console = Console()  # for people, on stdout
 log = Console(stderr=True)  # progress and warnings
@@ -30,6 +33,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         DyDiffError: for an unknown name, or cuda where there is none.
     """
+    import torch  # a second's work that `--help` should not wait for
+
     if name not in ("auto", "cpu", "cuda"):
         raise DyDiffError(f"--device is {name!r}.", "Use auto, cpu or cuda.", usage=True)
     if name == "cuda" and not torch.cuda.is_available():
@@ -39,15 +44,22 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def reporting(debug: bool) -> Iterator[None]:
-    """Turn a DyDiffError into one line, its fix and an exit code: 1 failed, 2 wrong usage."""
+    """Turn a DyDiffError into one line, its fix and an exit code: 1 failed, 2 wrong usage.
+
+    The operating system's own refusals (a full disk, a folder one may not write) are reported the same way.
+    """
     try:
         yield
-    except DyDiffError as error:
+    except (DyDiffError, OSError) as error:
         if debug:
             raise
-        log.print(f"[bold red]error:[/] {error.problem}", highlight=False, soft_wrap=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            where = f": {error.filename}" if error.filename else ""
+            error = DyDiffError(f"{reason}{where}.", "Run again with --debug to see where.")
+        log.print(f"[bold red]error:[/] {escape(error.problem)}", highlight=False, soft_wrap=True)
         if error.fix:
-            log.print(f"[bold]fix:[/] {error.fix}", highlight=False, soft_wrap=True)
+            log.print(f"[bold]fix:[/] {escape(error.fix)}", highlight=False, soft_wrap=True)
         raise typer.Exit(2 if error.usage else 1) from None
 
 
@@ -58,4 +70,5 @@ def emit(document: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     for key, value in document.items():
-        console.print(f"[bold]{key.replace('_', ' ')}[/]: {value}", highlight=False, soft_wrap=True)
+        line = f"[bold]{key.replace('_', ' ')}[/]: {escape(str(value))}"
+        console.print(line, highlight=False, soft_wrap=True)

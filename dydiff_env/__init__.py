@@ -1,3 +1,33 @@
 """Dream environments from logged data (Dynamics Diffusion)."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dydiff_env.data.minari_io import load_dataset
+    from dydiff_env.data.trajectories import Trajectories
+    from dydiff_env.policies import load_policy
+    from dydiff_env.world.world import World
+
 __version__ = "0.1.0"
+__all__ = ["Trajectories", "World", "__version__", "load_dataset", "load_policy"]
+
+# Imported on first use: `import dydiff_env` stays a matter of milliseconds, torch takes a second.
+_HOMES = {
+    "Trajectories": "dydiff_env.data.trajectories",
+    "World": "dydiff_env.world.world",
+    "load_dataset": "dydiff_env.data.minari_io",
+    "load_policy": "dydiff_env.policies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOMES))

@@ -57,9 +57,12 @@ class Trajectories:
     @staticmethod
     def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
         """All rows of ``parts``, which share one horizon."""
-        known = all(part.uncertainties is not None for part in parts)
+        extras = [part.uncertainties for part in parts if part.uncertainties is not None]
         return Trajectories(
-            np.concatenate([part.observations for part in parts]), np.concatenate([part.actions for part in parts]),
-            np.concatenate([part.rewards for part in parts]), np.concatenate([part.terminations for part in parts]),
+            np.concatenate([part.observations for part in parts]),
+            np.concatenate([part.actions for part in parts]),
+            np.concatenate([part.rewards for part in parts]),
+            np.concatenate([part.terminations for part in parts]),
             np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.uncertainties for part in parts if part.uncertainties is not None]) if known else None)
+            np.concatenate(extras) if len(extras) == len(parts) else None,
+        )

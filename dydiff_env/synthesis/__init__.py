@@ -1,1 +1,1 @@
-"""TODO."""
+"""Rollouts in a world: filters, baselines, and their export to Minari."""

@@ -1,0 +1,32 @@
+# Everything here sets up .venv by itself. `make test` is what CI runs; `make demo` shows the package at work.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: test demo lint types tests clean
+
+test: lint types tests
+
+demo: $(STAMP)
+	$(BIN)/dydiff-env demo --out demo --overwrite
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+# agents/ and cli/ are sub-packages by pyproject's mapping only, which mypy cannot see: show it the tree as installed.
+types: $(STAMP)
+	rm -rf build/types && mkdir -p build/types/dydiff_env
+	ln -s $(CURDIR)/dydiff_env/* $(CURDIR)/agents $(CURDIR)/cli build/types/dydiff_env/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+
+tests: $(STAMP)
+	$(BIN)/pytest
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

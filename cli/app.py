@@ -1,0 +1,96 @@
+"""The `dydiff-env` program: commands grouped by what a person does, each imported only when it is run."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dydiff_env import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of the help: the function `name` (dashes as underscores) of the module of the same name."""
+
+    name: str
+    panel: str
+    summary: str
+
+
+DATA, WORLD, AGENT, LOOK = "Get data", "Dream", "Train and judge an agent", "Look and learn"
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("collect", DATA, "Record a Minari dataset, with a behaviour policy or your own."),
+        Command("import-d4rl", DATA, "Turn a D4RL HDF5 file into a Minari dataset."),
+        Command("mix", DATA, "Join real and synthetic datasets into one, each row's source kept."),
+        Command("fit", WORLD, "Train a world on a dataset."),
+        Command("export", WORLD, "Write a policy's refined rollouts in a world as a Minari dataset."),
+        Command("fidelity", WORLD, "Measure how far a world can be trusted, by horizon and refinement."),
+        Command("train", AGENT, "Train td3bc, cql, diffql or bc on real and synthetic data."),
+        Command("loop", AGENT, "Train and dream in turns (Algorithm 1)."),
+        Command("evaluate", AGENT, "Returns of a policy in the real environment or in the dream."),
+        Command("inspect", LOOK, "Say what a world, dataset or checkpoint is and how it was made."),
+        Command("demo", LOOK, "The whole story on a maze, in minutes."),
+    )
+}
+
+
+def load(name: str) -> Any:
+    """The real command behind `name`. Only now are its imports (torch, MuJoCo, …) paid for."""
+    stem = name.replace("-", "_")
+    function = getattr(importlib.import_module(f"dydiff_env.cli.{stem}"), stem)
+    single = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+    single.command(name)(function)
+    return typer.main.get_command(single)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help is drawn from COMMANDS; a command is imported when it is called or completed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The called command in place of its stand-in; unknown names are answered with near ones."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, None if stand_in is None else load(str(name)), rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with [bold]dydiff-env demo[/]. `dydiff-env COMMAND --help` explains a command.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dydiff-env {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Dream environments from logged data: any policy, rolled out over long horizons in a diffusion world."""
+
+
+def _stand_in() -> None: ...
+
+
+for _command in COMMANDS.values():
+    app.command(_command.name, help=_command.summary, rich_help_panel=_command.panel)(_stand_in)
+
+
+def main() -> None:
+    """Run the program (the console script's entry)."""
+    app(prog_name="dydiff-env")
