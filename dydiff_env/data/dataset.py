@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -12,12 +13,14 @@ import numpy as np
 from gymnasium.spaces.utils import flatdim
 from minari.serialization import deserialize_space, serialize_space
 
+from dydiff_env.data.trajectories import Trajectories
+
 
 class Transitions(NamedTuple):
     """T one-step transitions, flattened, in environment units.
 
-    ``terminated`` is 1 only where the episode reached a terminal state; the last transition of an episode that ran out of
-    time has 0 there and True in ``ends``: its value bootstraps, but nothing follows it in the data.
+    ``terminated`` is 1 only where the episode reached a terminal state; the last transition of an episode
+    that ran out of time has 0 there and True in ``ends``: its value bootstraps, but the data end there.
     """
 
     observations: np.ndarray  # (T, O) float32
@@ -94,9 +97,9 @@ class Dataset:
         observations: (T+N, O) float32, each episode with its final observation.
         actions: (T, A) float32.
         rewards: (T,) float32.
-        terminations: (N,) bool, True where the episode ended in a terminal state. Any other episode is a time-out.
-        offsets: (N+1,) int64; episode i has transitions ``offsets[i]`` to ``offsets[i+1]`` and the observation rows
-            ``offsets[i] + i`` to ``offsets[i+1] + i`` inclusive.
+        terminations: (N,) bool, True where the episode ended in a terminal state; any other is a time-out.
+        offsets: (N+1,) int64; episode i has transitions ``offsets[i]`` to ``offsets[i+1]`` and observation
+            rows ``offsets[i] + i`` to ``offsets[i+1] + i`` inclusive.
     """
 
     spec: DatasetSpec
@@ -105,6 +108,31 @@ class Dataset:
     rewards: np.ndarray
     terminations: np.ndarray
     offsets: np.ndarray
+
+    @staticmethod
+    def from_episodes(spec: DatasetSpec, episodes: Sequence[Episode]) -> Dataset:
+        """Episodes, each of at least one step, put one after another."""
+        offsets = np.zeros(len(episodes) + 1, np.int64)
+        np.cumsum([len(episode.rewards) for episode in episodes], out=offsets[1:])
+        arrays = (
+            np.concatenate([episode.observations for episode in episodes], dtype=np.float32),
+            np.concatenate([episode.actions for episode in episodes], dtype=np.float32),
+            np.concatenate([episode.rewards for episode in episodes], dtype=np.float32),
+            np.array([episode.terminated for episode in episodes], bool), offsets)
+        return Dataset(replace(spec, fingerprint=fingerprint(*arrays)), *arrays)
+
+    @staticmethod
+    def from_trajectories(spec: DatasetSpec, trajectories: Trajectories) -> Dataset:
+        """Rollouts without their padding."""
+        rows = np.arange(trajectories.horizon + 1) <= trajectories.lengths[:, None]  # (N, L+1)
+        steps = trajectories.mask
+        offsets = np.zeros(len(trajectories) + 1, np.int64)
+        np.cumsum(trajectories.lengths, out=offsets[1:])
+        arrays = (trajectories.observations[rows].astype(np.float32, copy=False),
+                  trajectories.actions[steps].astype(np.float32, copy=False),
+                  trajectories.rewards[steps].astype(np.float32, copy=False),
+                  np.asarray(trajectories.terminations, bool), offsets)
+        return Dataset(replace(spec, fingerprint=fingerprint(*arrays)), *arrays)
 
     def __len__(self) -> int:
         return len(self.terminations)

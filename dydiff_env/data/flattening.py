@@ -1,4 +1,4 @@
-"""Batches of Dict or Box values as flat float32 rows and back, in the order of ``gymnasium.spaces.flatten``."""
+"""Batches of Dict or Box values as flat float32 rows and back, in ``gymnasium.spaces.flatten``'s order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dydiff_env.errors import DyDiffError
 
 
 def check_spaces(observation_space: gym.Space, action_space: gym.Space, name: str) -> None:
-    """Make sure that a dataset or environment called ``name`` has observations and actions this package can model.
+    """Make sure that this package can model the observations and actions of ``name``.
 
     Raises:
         DyDiffError: for images, discrete actions and everything else that is not a Box or a Dict of Boxes.
@@ -32,7 +32,7 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space, name: st
 
 
 def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]]:
-    """The spaces inside a (nested) Dict with their slash-joined keys; a space that is no Dict is its own leaf, key ""."""
+    """The spaces inside a (nested) Dict with slash-joined keys; any other space is its own leaf, key ""."""
     if not isinstance(space, gym.spaces.Dict):
         yield prefix, space
         return
@@ -43,7 +43,8 @@ def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]
 def flatten_batch(space: gym.Space, values: Any) -> np.ndarray:
     """(B, …) arrays, or a (nested) dict of them, as (B, D) float32 rows."""
     if isinstance(space, gym.spaces.Dict):
-        return np.concatenate([flatten_batch(part, values[key]) for key, part in space.spaces.items()], axis=1)
+        parts = [flatten_batch(part, values[key]) for key, part in space.spaces.items()]
+        return np.concatenate(parts, axis=1)
     values = np.asarray(values)
     return values.reshape(len(values), -1).astype(np.float32, copy=False)
 

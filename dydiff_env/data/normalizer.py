@@ -23,14 +23,14 @@ class Normalizer:
 
     @staticmethod
     def fit(array: np.ndarray, floor: float = 1e-6) -> Normalizer:
-        """Mean and standard deviation of the rows of ``array`` (rows, D), in blocks, so that a memory-mapped array stays on disk.
+        """Mean and standard deviation of rows, in blocks, so that a memory-mapped array stays on disk.
 
         Args:
             array: (rows, D).
             floor: a dimension with a smaller standard deviation is constant; it is centred and left unscaled.
         """
-        blocks = [np.asarray(array[i:i + 65536], np.float64) for i in range(0, min(len(array), 65536), 65536)]
-        centre = blocks[0].mean(0)  # summing around a first guess keeps small deviations from drowning in large means
+        # Summing around a first guess keeps small deviations from drowning in large means.
+        centre = np.asarray(array[:65536], np.float64).mean(0)
         total, squares = np.zeros_like(centre), np.zeros_like(centre)
         for i in range(0, len(array), 65536):
             block = np.asarray(array[i:i + 65536], np.float64) - centre
@@ -39,7 +39,7 @@ class Normalizer:
         shift = total / len(array)
         std = np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
         std = np.where(std < floor, 1.0, std)
-        return Normalizer(torch.tensor(centre + shift, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))
+        return Normalizer(torch.from_numpy(centre + shift).float(), torch.from_numpy(std).float())
 
     def normalize(self, values: Tensor) -> Tensor:
         """Environment units (…, D) to standardised ones."""

@@ -23,9 +23,10 @@ def window_starts(dataset: Dataset, horizon: int, through_termination: bool) -> 
     Args:
         dataset: the episodes.
         horizon: L.
-        through_termination: True lets a window start anywhere and run past its episode's end, where it is padded: a model
-            that never sees an ending dreams of trajectories that never end. False follows Eq. 2: only whole slices of an
-            episode that is long enough, and one padded window from the start of each episode that is not.
+        through_termination: True lets a window start anywhere and run past its episode's end, where it is
+            padded: a model that never sees an ending dreams of trajectories that never end. False follows
+            Eq. 2: whole slices of an episode that is long enough, one padded window from the start of each
+            other.
 
     Returns:
         (K,) int64 transition indices, ascending.
@@ -37,14 +38,15 @@ def window_starts(dataset: Dataset, horizon: int, through_termination: bool) -> 
     return np.repeat(dataset.offsets[:-1], counts) + np.arange(counts.sum()) - first
 
 
-def gather(dataset: Dataset, starts: np.ndarray, horizon: int, pad: Literal["last", "zero"] = "last") -> Windows:
+def gather(dataset: Dataset, starts: np.ndarray, horizon: int,
+           pad: Literal["last", "zero"] = "last") -> Windows:
     """The windows of ``horizon`` steps at ``starts``.
 
     Args:
         dataset: the episodes.
         starts: (B,) transition indices.
         horizon: L.
-        pad: what stands for observations after the episode's end: its last one repeated, or zeros (the paper's Eq. 2).
+        pad: what stands for observations after the episode's end: its last one, or zeros (Eq. 2).
     """
     starts = np.asarray(starts, np.int64)
     episode = dataset.episode_of(starts)

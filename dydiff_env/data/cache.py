@@ -1,0 +1,62 @@
+"""Datasets kept as memory-mapped ``.npy`` files, so that a second load takes milliseconds and no memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from dydiff_env.data.dataset import Dataset, DatasetSpec
+
+LAYOUT = 1  # part of the key: a change of the files' layout makes old entries unfindable
+ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
+
+
+def cache_root() -> Path:
+    """``$DYDIFF_ENV_CACHE``, else ``~/.cache/dydiff-env``."""
+    return Path(os.environ.get("DYDIFF_ENV_CACHE") or Path.home() / ".cache" / "dydiff-env")
+
+
+def cache_entry(source: Path) -> Path:
+    """Where a dataset folder is cached: named by its path and every file's size and time of change."""
+    digest = hashlib.sha256(f"{LAYOUT} {source.resolve()}".encode())
+    for file in sorted(source.rglob("*")):
+        status = file.stat()
+        digest.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}".encode())
+    return cache_root() / "datasets" / digest.hexdigest()[:32]
+
+
+def read_entry(entry: Path) -> Dataset | None:
+    """The cached dataset, or None where there is none or it is damaged."""
+    try:
+        spec = DatasetSpec.from_json((entry / "spec.json").read_text())
+        arrays = [np.asarray(np.load(entry / f"{name}.npy", mmap_mode="r")) for name in ARRAYS]
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    dataset = Dataset(spec, *arrays)
+    episodes, steps = len(dataset.terminations), len(dataset.actions)
+    whole = (len(dataset.offsets) == episodes + 1 and dataset.transitions == steps == len(dataset.rewards)
+             and dataset.observations.shape == (steps + episodes, spec.observation_size))
+    return dataset if whole else None
+
+
+def write_entry(entry: Path, dataset: Dataset) -> Dataset:
+    """Cache ``dataset`` by one rename and return it memory-mapped, or as it is where the disk refuses."""
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".partial", dir=entry.parent))
+    except OSError:
+        return dataset
+    try:
+        for name in ARRAYS:
+            np.save(partial / f"{name}.npy", getattr(dataset, name))
+        (partial / "spec.json").write_text(dataset.spec.to_json())
+        shutil.rmtree(entry, ignore_errors=True)  # damaged, or another process was first
+        partial.rename(entry)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+    return read_entry(entry) or dataset

@@ -1,0 +1,184 @@
+"""Minari datasets, by id or by folder, as one flat Dataset."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+from minari.dataset.minari_storage import MinariStorage
+from minari.serialization import deserialize_space
+
+from dydiff_env.data.cache import cache_entry, read_entry, write_entry
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.flattening import check_spaces, flatten_batch
+from dydiff_env.data.minari_writer import (
+    MinariWriter,
+    register,
+    registered_folder,
+    registry_root,
+    write_dataset,
+)
+from dydiff_env.errors import DyDiffError
+
+__all__ = ["MinariWriter", "load_dataset", "register", "registered_folder", "resolve_dataset",
+           "write_dataset"]
+
+
+def load_dataset(source: str | Path | Dataset, cache: bool = True) -> Dataset:
+    """Every episode of a Minari dataset, flattened to float32.
+
+    Args:
+        source: a Minari id (``NAMESPACE/NAME-vK``, found where Minari keeps its data), a folder that
+            ``minari.MinariDataset`` opens, or a Dataset, which is returned unchanged.
+        cache: keep the arrays memory-mapped under ``$DYDIFF_ENV_CACHE`` or ``~/.cache/dydiff-env``, so that
+            the next load is instant and takes no memory. An entry is used only while the folder's files are
+            unchanged.
+
+    Returns:
+        The dataset, without episodes of no steps.
+
+    Raises:
+        DyDiffError: where there is no such dataset, it is broken or empty, its spaces are not continuous, or a
+            number in it is not finite.
+    """
+    if isinstance(source, Dataset):
+        return source
+    folder = resolve_dataset(source)
+    entry = cache_entry(folder) if cache else None
+    cached = read_entry(entry) if entry else None
+    if cached is not None:
+        return cached
+    dataset = _read(folder)
+    return write_entry(entry, dataset) if entry else dataset
+
+
+def resolve_dataset(source: str | Path) -> Path:
+    """The data folder of an id or path.
+
+    Raises:
+        DyDiffError: where there is none, naming ids that look alike.
+    """
+    folder = Path(source).expanduser()
+    for candidate in (folder, folder / "data", registered_folder(str(source))):
+        if (candidate / "metadata.json").is_file():
+            return candidate
+    if folder.is_dir():
+        raise DyDiffError(f"{folder} is no Minari dataset: it has no metadata.json.",
+                          "Give the folder that holds metadata.json, or a Minari id.")
+    if folder.is_file():
+        raise DyDiffError(f"{folder} is a file; a Minari dataset is a folder.",
+                          "Legacy D4RL files are turned into one by `dydiff-env import-d4rl`.")
+    near = difflib.get_close_matches(str(source), _registered_ids(), n=3, cutoff=0.5)
+    raise DyDiffError(f"No dataset {str(source)!r}: neither a folder nor a Minari id.",
+                      f"Did you mean {', '.join(near)}?" if near else
+                      "`minari list local` shows the ids on this machine, `minari download ID` fetches one.")
+
+
+def _registered_ids() -> list[str]:
+    root = registry_root()
+    return [path.parent.parent.relative_to(root).as_posix() for path in root.glob("**/data/metadata.json")]
+
+
+def _read(folder: Path) -> Dataset:
+    """The dataset in ``folder``, from its own storage format."""
+    metadata = _metadata(folder)
+    name = str(metadata.get("dataset_id", folder.name))
+    observation_space, action_space = _spaces(metadata, name)
+    check_spaces(observation_space, action_space, name)
+    episodes = _hdf5_episodes if metadata.get("data_format", "hdf5") == "hdf5" else _minari_episodes
+    parts = []
+    try:
+        for index, episode in episodes(folder, metadata, observation_space, action_space):
+            if len(episode.rewards):
+                _check(episode, index, name)
+                parts.append(episode)
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()
+        raise DyDiffError(f"{folder} cannot be read: {reason[0] if reason else type(error).__name__}.",
+                          "The files are damaged or incomplete; write or download them again.") from error
+    if not parts:
+        raise DyDiffError(f"{name} ({folder}) is empty: it holds no transition.",
+                          "Collect or download it again.")
+    scores = {key: float(metadata[key]) if metadata.get(key) is not None else None
+              for key in ("ref_min_score", "ref_max_score")}
+    spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name, **scores)
+    return Dataset.from_episodes(spec, parts)
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DyDiffError(f"{folder / 'metadata.json'} cannot be read: {error}.",
+                          "Write or download the dataset again.") from error
+
+
+def _spaces(metadata: dict[str, Any], name: str) -> tuple[gym.Space, gym.Space]:
+    """The spaces the metadata name, else those of the environment they name."""
+    if "observation_space" in metadata and "action_space" in metadata:
+        return deserialize_space(metadata["observation_space"]), deserialize_space(metadata["action_space"])
+    try:
+        env = gym.make(gym.envs.registration.EnvSpec.from_json(metadata["env_spec"]))
+    except Exception as error:
+        raise DyDiffError(f"{name} stores no spaces, and its environment cannot be made: {error}.",
+                          "Install the package its environment comes from.") from error
+    with env:
+        return env.observation_space, env.action_space
+
+
+def _check(episode: Episode, index: int, name: str) -> None:
+    """Refuse numbers no model can learn from."""
+    for field in ("observations", "actions", "rewards"):
+        values = getattr(episode, field)
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise DyDiffError(f"{name}: episode {index} has a NaN or infinite number in {field}, row {row}.",
+                              "Remove the episode (MinariDataset.filter_episodes) or collect it again.")
+    if len(episode.observations) != len(episode.rewards) + 1 or len(episode.actions) != len(episode.rewards):
+        raise DyDiffError(f"{name}: episode {index} has {len(episode.observations)} observations, "
+                          f"{len(episode.actions)} actions and {len(episode.rewards)} rewards.",
+                          "An episode of L steps has L+1 observations; write the dataset again.")
+
+
+Numbered = Iterator[tuple[int, Episode]]
+
+
+def _hdf5_episodes(folder: Path, metadata: dict[str, Any], observation_space: gym.Space,
+                   action_space: gym.Space) -> Numbered:
+    """Straight from the file: only the five arrays that are needed, without Minari's copies and infos."""
+    with h5py.File(folder / "main_data.hdf5", "r") as file:
+        for index in range(int(metadata["total_episodes"])):
+            group = file[f"episode_{index}"]
+            terminations = group["terminations"]
+            yield index, Episode(
+                flatten_batch(observation_space, _load(group["observations"])),
+                flatten_batch(action_space, _load(group["actions"])),
+                group["rewards"][()].astype(np.float32).reshape(-1),
+                bool(len(terminations) and terminations[-1]))
+
+
+def _load(node: h5py.Group | h5py.Dataset) -> Any:
+    """A dataset's array, or a group's as a dict."""
+    return node[()] if isinstance(node, h5py.Dataset) else {key: _load(part) for key, part in node.items()}
+
+
+def _minari_episodes(folder: Path, metadata: dict[str, Any], observation_space: gym.Space,
+                     action_space: gym.Space) -> Numbered:
+    """Through Minari, for its other storage formats (Arrow, Parquet)."""
+    # Minari opens every episode's file before it reads the first: go in blocks.
+    storage = MinariStorage.read(folder)
+    total = storage.total_episodes
+    for block in range(0, total, 256):
+        indices = range(block, min(block + 256, total))
+        for index, episode in zip(indices, storage.get_episodes(indices), strict=True):
+            yield index, Episode(
+                flatten_batch(observation_space, episode["observations"]),
+                flatten_batch(action_space, episode["actions"]),
+                np.asarray(episode["rewards"], np.float32).reshape(-1),
+                bool(len(episode["terminations"]) and episode["terminations"][-1]))

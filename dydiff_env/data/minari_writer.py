@@ -1,0 +1,258 @@
+"""Minari folders written batch by batch, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+from minari.dataset.minari_dataset import DATASET_ID_RE
+from minari.serialization import serialize_space
+
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.flattening import unflatten_batch
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
+
+ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
+
+
+class MinariWriter:
+    """Streams episodes into ``PATH.partial`` and publishes them as the Minari folder ``PATH`` by one rename.
+
+    Every ``append`` is one file that appears whole or not at all, so a killed run loses at most the batch it
+    was
+    at: open the writer again with ``resume=True``, look at ``parts`` and ``notes``, and go on.
+
+    Args:
+        path: the folder to make; ``minari.MinariDataset(path)`` will open it.
+        spec: spaces, environment, reference scores and the id to store. Values are written in the spaces'
+            dtypes.
+        overwrite: replace an existing ``path`` (at the moment of publishing) and an unfinished
+            ``PATH.partial``.
+        resume: go on with ``PATH.partial`` where there is one.
+        resumable: leave ``PATH.partial`` when a ``with`` block fails; otherwise it is removed.
+
+    Raises:
+        DyDiffError: where ``path`` exists and ``overwrite`` is off, where an unfinished one is in the way, or the id
+            is not a Minari id.
+    """
+
+    def __init__(self, path: str | Path, spec: DatasetSpec, *, overwrite: bool = False, resume: bool = False,
+                 resumable: bool = False) -> None:
+        self.path, self.spec, self.resumable = Path(path), spec, resumable or resume
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        check_dataset_id(spec.dataset_id)
+        if self.path.exists() and not overwrite:
+            raise DyDiffError(f"{self.path} exists.", "Choose another name, or replace it with --overwrite.")
+        if self.partial.exists() and not resume:
+            if not overwrite:
+                raise DyDiffError(f"{self.partial} is there: an unfinished run, or one still going.",
+                                  "Go on with --resume, or start anew with --overwrite.")
+            shutil.rmtree(self.partial)
+        self._folder = self.partial / "parts"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.notes: list[dict[str, Any]] = []
+        self.trajectories = self.transitions = 0
+        for file in self._files():
+            with np.load(file) as part:
+                self._count(part["offsets"], json.loads(str(part["note"])))
+
+    @property
+    def parts(self) -> int:
+        """Batches on disk."""
+        return len(self.notes)
+
+    def append(self, batch: Trajectories | Dataset | Sequence[Episode],
+               note: dict[str, Any] | None = None) -> None:
+        """Write one batch of episodes.
+
+        Args:
+            batch: rollouts, a dataset, or episodes of at least one step; flattened, in environment units.
+            note: JSON-ready facts kept with the batch until publishing, back in ``notes`` after a resume.
+        """
+        if isinstance(batch, Trajectories):
+            batch = Dataset.from_trajectories(self.spec, batch)
+        elif not isinstance(batch, Dataset):
+            batch = Dataset.from_episodes(self.spec, batch)
+        arrays = {name: getattr(batch, name) for name in ARRAYS}
+        unfinished = self._folder / "unfinished.npz"
+        with unfinished.open("wb") as file:
+            np.savez(file, note=np.array(json.dumps(note or {})), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(self._folder / f"part-{self.parts:06d}.npz")
+        self._count(batch.offsets, note or {})
+
+    def publish(self, *, algorithm_name: str = "", description: str = "", author: Sequence[str] = (),
+                provenance: dict[str, Any] | None = None) -> Path:
+        """Turn the batches into the Minari folder and give it its name.
+
+        Args:
+            algorithm_name: Minari metadata.
+            description: Minari metadata.
+            author: Minari metadata.
+            provenance: how the data was made, JSON-ready; stored as JSON under ``dydiff_env`` in the
+                metadata.
+
+        Returns:
+            The folder.
+
+        Raises:
+            DyDiffError: where no episode was appended.
+        """
+        if not self.trajectories:
+            raise DyDiffError(f"{self.path} would be empty: no trajectory was kept.", "Keep more of them.")
+        data = self.partial / "main_data.hdf5"
+        self._write_hdf5(data)
+        metadata: dict[str, Any] = {
+            "total_episodes": self.trajectories, "total_steps": self.transitions, "data_format": "hdf5",
+            "jpeg_encoding": True,
+            "observation_space": serialize_space(self.spec.observation_space),
+            "action_space": serialize_space(self.spec.action_space),
+            "dataset_id": self.spec.dataset_id, "minari_version": minari.__version__, "code_permalink": "",
+            "author": list(author), "algorithm_name": algorithm_name, "description": description,
+            "dataset_size": round(data.stat().st_size / 1e6, 1)}
+        optional = {"env_spec": self.spec.env_spec, "ref_min_score": self.spec.ref_min_score,
+                    "ref_max_score": self.spec.ref_max_score,
+                    "dydiff_env": json.dumps(provenance) if provenance else None}
+        metadata |= {key: value for key, value in optional.items() if value is not None}
+        (self.partial / "metadata.json").write_text(json.dumps(metadata))
+        shutil.rmtree(self._folder)
+        _publish(self.partial, self.path)
+        return self.path
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def __enter__(self) -> MinariWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if kind is not None and not self.resumable:
+            self.discard()
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("part-*.npz"))
+
+    def _count(self, offsets: np.ndarray, note: dict[str, Any]) -> None:
+        self.trajectories += len(offsets) - 1
+        self.transitions += int(offsets[-1])
+        self.notes.append(note)
+
+    def _write_hdf5(self, path: Path) -> None:
+        """One group an episode, as Minari lays it out, by the low-level calls: h5py's others are far slower."""
+        index = 0
+        with h5py.File(path, "w", libver="latest", track_order=True) as file:
+            for part in self._files():
+                with np.load(part) as arrays:
+                    batch = Dataset(self.spec, *(arrays[name] for name in ARRAYS))
+                observations = unflatten_batch(self.spec.observation_space, batch.observations)
+                actions = unflatten_batch(self.spec.action_space, batch.actions)
+                rewards = batch.rewards.astype(np.float64)
+                for i, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+                    ends = np.zeros((2, stop - start), bool)
+                    ends[0 if batch.terminations[i] else 1, -1] = True
+                    group = h5py.h5g.create(file.id, f"episode_{index}".encode())
+                    _attribute(group, b"id", index)
+                    _attribute(group, b"total_steps", int(stop - start))
+                    _store(group, "observations", observations, start + i, stop + i + 1)
+                    _store(group, "actions", actions, start, stop)
+                    _store(group, "rewards", rewards, start, stop)
+                    _store(group, "terminations", ends[0], 0, None)
+                    _store(group, "truncations", ends[1], 0, None)
+                    index += 1
+
+
+def _store(group: h5py.h5g.GroupID, name: str, values: Any, start: int, stop: int | None) -> None:
+    """Rows ``start`` to ``stop`` of an array, or of every array of a nested dict."""
+    if isinstance(values, dict):
+        inner = h5py.h5g.create(group, name.encode())
+        for key, part in values.items():
+            _store(inner, key, part, start, stop)
+        return
+    rows = np.ascontiguousarray(values[start:stop])
+    kind = h5py.h5t.py_create(rows.dtype, logical=True)
+    dataset = h5py.h5d.create(group, name.encode(), kind, h5py.h5s.create_simple(rows.shape))
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, rows)
+
+
+def _attribute(group: h5py.h5g.GroupID, name: bytes, value: int) -> None:
+    attribute = h5py.h5a.create(group, name, h5py.h5t.NATIVE_INT64, h5py.h5s.create(h5py.h5s.SCALAR))
+    attribute.write(np.array(value, np.int64))
+
+
+def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False, **metadata: Any) -> Path:
+    """Write a whole dataset as a Minari folder; ``metadata`` goes to ``MinariWriter.publish``."""
+    with MinariWriter(path, dataset.spec, overwrite=overwrite) as writer:
+        writer.append(dataset)
+        return writer.publish(**metadata)
+
+
+def registry_root() -> Path:
+    """Where Minari keeps registered datasets: ``$MINARI_DATASETS_PATH``, else ``~/.minari/datasets``."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def registered_folder(dataset_id: str) -> Path:
+    """The data folder a Minari id stands for, whether it is there or not."""
+    return registry_root() / dataset_id / "data"
+
+
+def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> Path:
+    """Copy the Minari folder ``path`` to where ``minari.load_dataset(dataset_id)`` finds it.
+
+    Raises:
+        DyDiffError: where the id is malformed, or taken and ``overwrite`` is off.
+    """
+    check_dataset_id(dataset_id)
+    target = registered_folder(dataset_id)
+    if target.exists() and not overwrite:
+        raise DyDiffError(f"The dataset {dataset_id} exists.",
+                          "Choose another id, or replace it with --overwrite.")
+    partial = target.with_name("data.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(path, partial)
+    metadata = json.loads((partial / "metadata.json").read_text())
+    (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
+    _publish(partial, target)
+    return target
+
+
+def check_dataset_id(dataset_id: str) -> str:
+    """``dataset_id`` if Minari takes it.
+
+    Raises:
+        DyDiffError: where it is not of the form NAMESPACE/NAME-vK.
+    """
+    match = DATASET_ID_RE.fullmatch(dataset_id)
+    if match is None or match["version"] is None:
+        raise DyDiffError(f"{dataset_id!r} is no Minari dataset id.",
+                          "Use NAMESPACE/NAME-vK, for example demo/hopper-v0.", usage=True)
+    return dataset_id
+
+
+def dataset_id_for(path: str | Path) -> str:
+    """An id for a folder that is not registered, made from its name."""
+    name = re.sub(r"[^-\w]+", "-", Path(path).name.removesuffix(".minari")).strip("-") or "dataset"
+    return f"local/{name}" if re.search(r"-v\d+$", name) else f"local/{name}-v0"
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Give ``partial`` the name ``path``; what had it before is moved away first and then removed."""
+    old = path.with_name(path.name + ".old")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
