@@ -1,0 +1,91 @@
+"""The behaviour policy, cloned from the dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dydiff_env.errors import DyDiffError
+
+if TYPE_CHECKING:
+    from dydiff_env.data.dataset import Dataset, DatasetSpec
+
+UPDATES, BATCH, HIDDEN = 5_000, 256, 256
+
+
+class BehaviorPolicy(nn.Module):
+    """A Gaussian over actions, its mean a network of the observation, fitted by likelihood.
+
+    Args:
+        observations: (T, O), to normalise by.
+        action_size: A.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, observations: np.ndarray, action_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(np.float32(observations.mean(0))))
+        self.register_buffer("std", torch.as_tensor(np.float32(observations.std(0) + 1e-3)))
+        self.network = nn.Sequential(
+            nn.Linear(observations.shape[1], HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, action_size),
+        )
+        self.log_std = nn.Parameter(torch.zeros(action_size))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The mean action (B, A)."""
+        return self.network((observations - self.mean) / self.std)
+
+    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """The mean action, or a sample around it."""
+        actions = self(observations.to(self.mean.device))
+        return actions if deterministic else actions + self.log_std.exp() * torch.randn_like(actions)
+
+
+def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = UPDATES) -> BehaviorPolicy:
+    """Fit a Gaussian to the dataset's actions by maximum likelihood, ``updates`` steps of Adam."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        data = dataset.flat()
+        observations, actions = np.asarray(data.observations), np.asarray(data.actions)
+        policy = BehaviorPolicy(observations, actions.shape[1]).to(device)
+        optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+        for _ in range(updates):
+            rows = torch.randint(len(actions), (BATCH,)).numpy()
+            target = torch.as_tensor(actions[rows], device=device)
+            error = (
+                target - policy(torch.as_tensor(observations[rows], device=device))
+            ) / policy.log_std.exp()
+            loss = (0.5 * error.square() + policy.log_std).sum(-1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return policy.eval().requires_grad_(False)
+
+
+def load(spec: DatasetSpec, device: str) -> BehaviorPolicy:
+    """Clone the policy of the dataset that ``spec`` names.
+
+    Raises:
+        DyDiffError: when that dataset is not on this machine.
+    """
+    from dydiff_env.data.minari_io import load_dataset
+
+    try:
+        dataset = load_dataset(spec.dataset_id)
+    except DyDiffError as error:
+        raise DyDiffError(
+            f"'behavior' is cloned from the dataset {spec.dataset_id!r}, which cannot be loaded.",
+            "Pass a policy file, or bring the dataset to this machine.",
+        ) from error
+    return clone(dataset, device)

@@ -1,0 +1,85 @@
+"""Python objects as policies: a function, something with ``act``, or something with SB3's ``predict``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dydiff_env.errors import DyDiffError
+
+
+class FunctionPolicy:
+    """A Python object that acts on a batch, whichever way it is called.
+
+    Args:
+        target: has ``act(observations, deterministic)``, or SB3's ``predict(observations, deterministic=…)``
+            on NumPy, or is itself callable on a (B, O) tensor, with or without ``deterministic``.
+
+    Raises:
+        DyDiffError: when it is none of these.
+    """
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        if not (hasattr(target, "act") or hasattr(target, "predict") or callable(target)):
+            raise DyDiffError(
+                f"{target!r} is not a policy.",
+                "Pass a path, a callable on (B, O) tensors, or an object with act or predict.",
+            )
+        self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
+
+    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """Actions (B, A) for observations (B, O)."""
+        if hasattr(self.target, "act"):
+            return self.target.act(observations, deterministic)
+        if hasattr(self.target, "predict"):
+            actions = self.target.predict(observations.cpu().numpy(), deterministic=deterministic)
+            return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions)
+        arguments = {"deterministic": deterministic} if self.switchable else {}
+        return torch.as_tensor(self.target(observations, **arguments))
+
+
+def load(name: str) -> Any:
+    """The object named ``package.module:callable``; the working folder is importable, a class is called.
+
+    Raises:
+        DyDiffError: when the module or the name does not exist.
+    """
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        target: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise DyDiffError(
+            f"The policy {name} cannot be imported: {error}.",
+            "Write it as package.module:callable, importable from here.",
+        ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    return target() if inspect.isclass(target) else target
+
+
+def fingerprint(target: Any) -> str:
+    """A digest of the object's source where Python can find it, else of its name."""
+    thing = target if inspect.isroutine(target) else type(target)
+    try:
+        text = inspect.getsource(thing)
+    except (OSError, TypeError):
+        text = f"{thing.__module__}.{thing.__qualname__}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _takes_deterministic(target: Any) -> bool:
+    try:
+        return "deterministic" in inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return False

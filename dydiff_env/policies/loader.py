@@ -1,0 +1,162 @@
+"""``load_policy``: any checkpoint, any format, one protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import agent, behavior, d3, exported, function, onnx, sb3, torchscript
+from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.policies.kinds import file_kind
+from dydiff_env.policies.policy import Policy
+from dydiff_env.policies.uniform import UniformPolicy
+
+if TYPE_CHECKING:
+    from dydiff_env.data.dataset import DatasetSpec
+
+UNPICKLES = {
+    "sb3": "Stable-Baselines3 unpickles Python objects when it loads a checkpoint",
+    "d3rlpy": "d3rlpy unpickles Python objects when it loads a checkpoint",
+    "export": "torch.export unpickles constants and evaluates expressions when it loads a program",
+}
+
+
+def load_policy(
+    path_or_name: str | Path,
+    spec: DatasetSpec | None = None,
+    *,
+    trust: bool = False,
+    vecnormalize: str | Path | None = None,
+    device: str = "cpu",
+) -> BoundedPolicy:
+    """Load a policy, whatever made it.
+
+    Args:
+        path_or_name: a file (dydiff-env agent, TorchScript, torch.export, SB3 or sb3-contrib, d3rlpy, ONNX;
+            told apart by content), ``package.module:callable``, ``random``, or ``behavior`` (a clone).
+        spec: spaces of the source dataset, to check the policy against; agents and SB3 files carry their own.
+        trust: allow formats whose loading can run code from the file.
+        vecnormalize: SB3's VecNormalize statistics, for an SB3 checkpoint.
+        device: where torch policies run.
+
+    Returns:
+        The policy; actions are clipped to the action space and sizes already checked.
+
+    Raises:
+        DyDiffError: for a missing, damaged, untrusted or unknown file, or one whose sizes do not match.
+    """
+    text, path = str(path_or_name), Path(path_or_name)
+    if vecnormalize is not None and (not path.is_file() or file_kind(path) != "sb3"):
+        raise DyDiffError(
+            f"vecnormalize goes with a Stable-Baselines3 checkpoint, which {text} is not.",
+            "Leave it out.",
+            usage=True,
+        )
+    if not path.exists():
+        if text == "random":
+            return _bound(
+                UniformPolicy(_spec(spec, text).action_space), spec, kind="random", fingerprint="random"
+            )
+        if text == "behavior":
+            clone = behavior.load(_spec(spec, text), device)
+            return _bound(clone, spec, kind="behavior", fingerprint=_spec(spec, text).fingerprint)
+        if re.fullmatch(r"[\w.]+:[\w.]+", text):
+            return as_policy(function.load(text), _spec(spec, text))
+    kind = file_kind(path)
+    if kind in UNPICKLES and not trust:
+        raise DyDiffError(
+            f"{path} is a {kind} file, and {UNPICKLES[kind]}: such a file can run any code.",
+            "If you trust where it came from, pass --trust (trust=True).",
+            usage=True,
+        )
+    return _load_file(path, kind, spec, None if vecnormalize is None else Path(vecnormalize), device)
+
+
+def as_policy(policy: Any, spec: DatasetSpec, **options: Any) -> BoundedPolicy:
+    """A policy from whatever a user holds: a path or name (``options`` go to ``load_policy``), a Policy,
+    an SB3 algorithm, or a callable on (B, O) tensors.
+
+    Raises:
+        DyDiffError: when it is none of these, or its sizes do not match ``spec``.
+    """
+    if isinstance(policy, (str, Path)):
+        return load_policy(policy, spec, **options)
+    if isinstance(policy, BoundedPolicy):
+        _same_sizes(policy, spec)
+        return policy
+    return _bound(
+        function.FunctionPolicy(policy), spec, kind="callable", fingerprint=function.fingerprint(policy)
+    )
+
+
+def _load_file(
+    path: Path, kind: str, spec: DatasetSpec | None, vecnormalize: Path | None, device: str
+) -> BoundedPolicy:
+    digest = hashlib.sha256(
+        path.read_bytes() + (vecnormalize.read_bytes() if vecnormalize and vecnormalize.is_file() else b"")
+    ).hexdigest()
+    if kind == "agent":
+        from dydiff_env.data.dataset import DatasetSpec
+
+        checkpoint = agent.read_checkpoint(path)
+        own = DatasetSpec.from_json(checkpoint["spec"])
+        loaded = _bound(
+            agent.load(path, checkpoint, device),
+            own,
+            kind=checkpoint["algorithm"],
+            fingerprint=digest,
+            world=checkpoint.get("world"),
+        )
+        if spec is not None:
+            _same_sizes(loaded, spec)
+        return loaded
+    if kind == "sb3":
+        network = sb3.load(path, vecnormalize, device)
+        loaded = BoundedPolicy(
+            network, network.observation_space, network.action_space, kind=kind, fingerprint=digest
+        )
+        if spec is None:
+            return loaded
+        _same_sizes(loaded, spec)
+        return _bound(network, spec, kind=kind, fingerprint=digest)
+    policy: Policy
+    if kind == "torchscript":
+        policy = torchscript.load(path, device)
+    elif kind == "export":
+        policy = exported.load(path, device)
+    elif kind == "onnx":
+        policy = onnx.load(path)
+    else:
+        policy = d3.load(path, device)
+    return _bound(policy, _spec(spec, str(path)), kind=kind, fingerprint=digest)
+
+
+def _bound(policy: Policy, spec: DatasetSpec | None, **about: Any) -> BoundedPolicy:
+    assert spec is not None
+    return BoundedPolicy(policy, spec.observation_space, spec.action_space, **about)
+
+
+def _spec(spec: DatasetSpec | None, name: str) -> DatasetSpec:
+    if spec is None:
+        raise DyDiffError(
+            f"{name} does not say which spaces it acts in.", "Pass spec=world.spec or dataset.spec."
+        )
+    return spec
+
+
+def _same_sizes(policy: BoundedPolicy, spec: DatasetSpec) -> None:
+    for name, own, space in (
+        ("observations", policy.observation_size, spec.observation_space),
+        ("actions", policy.action_size, spec.action_space),
+    ):
+        if own != gym.spaces.flatdim(space):
+            raise DyDiffError(
+                f"The {policy.kind} policy has {name} of size {own}, "
+                f"but these are of size {gym.spaces.flatdim(space)}.",
+                "Use a policy made for the world's source environment.",
+            )

@@ -1,0 +1,67 @@
+"""ONNX graphs through onnxruntime (extra ``onnx``): observation → action."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dydiff_env.errors import DyDiffError
+
+
+class OnnxPolicy:
+    """A graph whose first input is the (B, O) observation and whose first output is the (B, A) action.
+
+    Args:
+        source: the model's bytes (kept: sessions do not pickle).
+    """
+
+    def __init__(self, source: bytes) -> None:
+        import onnxruntime
+
+        self.source = source
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # a wrong width is reported by us, once
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise DyDiffError(
+                f"onnxruntime cannot read the file: {str(error).splitlines()[0]}",
+                "Check that it is an ONNX model, exported for the installed onnxruntime.",
+            ) from error
+        observation = self.session.get_inputs()[0]
+        self.name = observation.name
+        self.one_by_one = observation.shape[0] == 1
+        self.dtype = np.float64 if "double" in observation.type else np.float32
+
+    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """Actions (B, A) for observations (B, O), row by row where the graph's batch size is fixed at one."""
+        array = observations.cpu().numpy().astype(self.dtype)
+        blocks = np.split(array, len(array)) if self.one_by_one else [array]
+        return torch.as_tensor(
+            np.concatenate([self.session.run(None, {self.name: block})[0] for block in blocks])
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self.source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def load(path: Path) -> OnnxPolicy:
+    """The policy in an ONNX file.
+
+    Raises:
+        DyDiffError: without onnxruntime, or when it cannot read the file.
+    """
+    try:
+        return OnnxPolicy(path.read_bytes())
+    except ImportError:
+        raise DyDiffError(
+            f"{path} is an ONNX model, and onnxruntime is not installed.", 'pip install "dydiff-env[onnx]"'
+        ) from None

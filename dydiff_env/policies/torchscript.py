@@ -1,0 +1,53 @@
+"""TorchScript modules: observation → action, normalisation and all inside the file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dydiff_env.errors import DyDiffError
+
+
+class TorchScriptPolicy:
+    """A scripted or traced module from (B, O) observations to (B, A) actions.
+
+    It is as deterministic as the module: ``deterministic`` has nothing to switch in it.
+    The file's bytes are kept, since a script module itself cannot be pickled.
+
+    Args:
+        source: the file's bytes.
+        device: where it runs.
+    """
+
+    def __init__(self, source: bytes, device: str) -> None:
+        self.source, self.device = source, device
+        try:
+            self.module = torch.jit.load(io.BytesIO(source), map_location=device).eval()
+        except RuntimeError as error:
+            raise DyDiffError(
+                f"The TorchScript file cannot be read: {str(error).splitlines()[0]}",
+                "Save or copy the file again.",
+            ) from error
+
+    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
+        """Actions (B, A) for observations (B, O)."""
+        return self.module(observations.to(self.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self.source, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def load(path: Path, device: str) -> TorchScriptPolicy:
+    """The policy in a TorchScript file.
+
+    Raises:
+        DyDiffError: when the file is damaged.
+    """
+    return TorchScriptPolicy(path.read_bytes(), device)

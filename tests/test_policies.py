@@ -1,0 +1,261 @@
+"""Every format acts as the library that wrote it; what does not fit fails before the first rollout."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import as_policy, load_policy
+from dydiff_env.policies.behavior import clone
+
+WIDTH, A = 5, 2
+SPEC = DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (WIDTH,)), gym.spaces.Box(-1, 1, (A,), np.float32))
+OBSERVATIONS = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0)) * 2
+DICT_SPACE = gym.spaces.Dict({"goal": gym.spaces.Box(-9, 9, (2,)), "state": gym.spaces.Box(-9, 9, (3,))})
+
+
+class Toy(gym.Env):
+    """Two steps an episode; only its spaces matter."""
+
+    def __init__(self, observation_space: gym.Space = SPEC.observation_space) -> None:
+        self.observation_space, self.action_space = observation_space, SPEC.action_space
+        self.count = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.count += 1
+        return self._observe(), 0.0, False, self.count == 2, {}
+
+    def _observe(self):
+        if isinstance(self.observation_space, gym.spaces.Dict):
+            return {"goal": np.ones(2, np.float32), "state": 3 * np.ones(3, np.float32)}
+        return self.np_random.normal(3, 2, WIDTH).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Linear(16, A), nn.Tanh()).eval()
+
+
+@pytest.fixture(scope="module")
+def files(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same network in each tensor format, under names that do not give the format away."""
+    folder = tmp_path_factory.mktemp("policies")
+    paths = {kind: folder / f"{kind}.bin" for kind in ("torchscript", "export", "export_fixed", "onnx")}
+    torch.jit.script(network).save(str(paths["torchscript"]))
+    batch = {0: torch.export.Dim("batch", min=1, max=1 << 20)}
+    torch.export.save(
+        torch.export.export(network, (OBSERVATIONS[:4],), dynamic_shapes=(batch,)), folder / "program.pt2"
+    )
+    torch.export.save(torch.export.export(network, (OBSERVATIONS[:3],)), folder / "fixed.pt2")
+    (folder / "program.pt2").rename(paths["export"])
+    (folder / "fixed.pt2").rename(paths["export_fixed"])
+    _onnx(network, paths["onnx"])
+    return paths
+
+
+def _onnx(network: nn.Module, path: Path) -> None:
+    """Write the graph with onnx's own helpers (torch's exporter needs one more package)."""
+    onnx = pytest.importorskip("onnx")
+    nodes, weights, present = [], [], "observation"
+    for index, layer in enumerate(network):
+        following = f"x{index}"
+        if isinstance(layer, nn.Linear):
+            for name, value in (("w", layer.weight), ("b", layer.bias)):
+                weights.append(onnx.numpy_helper.from_array(value.detach().numpy(), f"{name}{index}"))
+            nodes.append(
+                onnx.helper.make_node("Gemm", [present, f"w{index}", f"b{index}"], [following], transB=1)
+            )
+        else:
+            nodes.append(onnx.helper.make_node("Tanh", [present], [following]))
+        present = following
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "policy",
+        [value("observation", 1, ["batch", WIDTH])],
+        [value(present, 1, ["batch", A])],
+        weights,
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export", "export_fixed", "onnx"])
+def test_every_tensor_format_acts_as_the_network(
+    kind: str, files: dict[str, Path], network: nn.Module
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    policy = load_policy(files[kind], SPEC, trust=True)
+    assert policy.kind == kind.removesuffix("_fixed") and len(policy.fingerprint) == 64
+    for twin in (policy, copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        torch.testing.assert_close(twin.act(OBSERVATIONS), network(OBSERVATIONS).detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "SAC", "TD3", "TQC", "CrossQ", "TRPO", "ARS"])
+def test_sb3_checkpoints_act_as_predict_does(algorithm: str, tmp_path: Path) -> None:
+    import sb3_contrib
+    import stable_baselines3
+
+    maker = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
+    model = maker("LinearPolicy" if algorithm == "ARS" else "MlpPolicy", Toy(), seed=1, device="cpu")
+    model.save(tmp_path / "model.zip")
+    policy = load_policy(tmp_path / "model.zip", trust=True)  # it carries its own spaces
+    expected = model.predict(OBSERVATIONS.numpy(), deterministic=True)[0]
+    np.testing.assert_allclose(policy.act(OBSERVATIONS), expected, atol=1e-5)
+    if algorithm not in ("TD3", "ARS"):
+        assert not torch.equal(policy.act(OBSERVATIONS, deterministic=False), policy.act(OBSERVATIONS))
+
+
+def test_sb3_with_vecnormalize_and_dictionaries(tmp_path: Path) -> None:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    for space, kind in ((SPEC.observation_space, "MlpPolicy"), (DICT_SPACE, "MultiInputPolicy")):
+        env = VecNormalize(DummyVecEnv([lambda space=space: Toy(space)]))
+        model = PPO(kind, env, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0).learn(8)
+        model.save(tmp_path / "model.zip")
+        env.save(tmp_path / "model.vecnormalize.pkl")
+        with pytest.warns(UserWarning, match="lies beside"):
+            load_policy(tmp_path / "model.zip", trust=True)
+        policy = load_policy(
+            tmp_path / "model.zip", trust=True, vecnormalize=tmp_path / "model.vecnormalize.pkl"
+        )
+        rows = OBSERVATIONS.numpy()
+        batch = rows if kind == "MlpPolicy" else {"goal": rows[:, :2], "state": rows[:, 2:]}
+        expected = model.predict(env.normalize_obs(batch), deterministic=True)[0]
+        np.testing.assert_allclose(policy.act(OBSERVATIONS), expected, atol=1e-4)
+
+
+def test_callables_objects_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_policies.py").write_text(
+        "import torch\n"
+        "def left(observations):\n    return -torch.ones(len(observations), 2)\n"
+        "class Right:\n    def act(self, observations, deterministic=True):\n"
+        "        return torch.ones(len(observations), 2) * (1 if deterministic else 0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert (load_policy("my_policies:left", SPEC).act(OBSERVATIONS) == -1).all()
+    right = load_policy("my_policies:Right", SPEC)
+    assert (right.act(OBSERVATIONS) == 1).all() and (right.act(OBSERVATIONS, deterministic=False) == 0).all()
+    assert (
+        as_policy(lambda x, deterministic: torch.full((len(x), 2), float(deterministic)), SPEC).act(
+            OBSERVATIONS, False
+        )
+        == 0
+    ).all()
+    torch.manual_seed(3)
+    first = load_policy("random", SPEC).act(OBSERVATIONS)
+    torch.manual_seed(3)
+    assert torch.equal(first, load_policy("random", SPEC).act(OBSERVATIONS)) and first.abs().max() <= 1
+    with pytest.raises(DyDiffError, match="cannot be imported"):
+        load_policy("my_policies:absent", SPEC)
+
+
+def test_behavior_is_a_clone_of_the_data() -> None:
+    from dydiff_env.data.dataset import Dataset
+
+    generator = np.random.default_rng(0)
+    observations = generator.normal(size=(1001, WIDTH)).astype(np.float32)
+    actions = np.tanh(observations[:-1, :A] - observations[:-1, -A:])
+    data = Dataset(
+        SPEC, observations, actions, np.zeros(1000, np.float32), np.array([False]), np.array([0, 1000])
+    )
+    policy = as_policy(clone(data, updates=1500), SPEC)
+    error = (policy.act(torch.as_tensor(observations[:-1])) - torch.as_tensor(actions)).abs().mean()
+    assert error < 0.06
+    assert not torch.equal(policy.act(OBSERVATIONS, False), policy.act(OBSERVATIONS))
+
+
+def test_formats_that_run_code_need_trust(files: dict[str, Path], tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (marker,))
+
+    (tmp_path / "model.d3").write_bytes(pickle.dumps({"torch": b"", "config": "", "version": Bomb()}))
+    torch.save({"format": "dydiff-env-agent", "bomb": Bomb()}, tmp_path / "agent.pt")
+    for path, message in (
+        (tmp_path / "model.d3", "can run any code"),
+        (files["export"], "can run any code"),
+        (tmp_path / "agent.pt", "pickled Python objects"),
+    ):
+        with pytest.raises(DyDiffError, match=message):
+            load_policy(path, SPEC)
+    assert not marker.exists()
+
+
+def test_wrong_sizes_are_named(files: dict[str, Path], network: nn.Module) -> None:
+    wide = DatasetSpec(gym.spaces.Box(-1, 1, (11,)), SPEC.action_space)
+    arms = DatasetSpec(SPEC.observation_space, gym.spaces.Box(-1, 1, (3,)))
+    kinds = ["torchscript", "export", "onnx"]
+    for kind in kinds:
+        with pytest.raises(DyDiffError, match=r"takes observations of size 5, but these are of size 11"):
+            load_policy(files[kind], wide, trust=True)
+        with pytest.raises(DyDiffError, match=r"shape \(2, 2\) for 2 observations.*needs \(2, 3\)"):
+            load_policy(files[kind], arms, trust=True)
+    with pytest.raises(DyDiffError, match="NaN"):
+        as_policy(lambda x: torch.full((len(x), A), float("nan")), SPEC)
+    with pytest.raises(DyDiffError, match="of size 5, but these are of size 11"):
+        as_policy(as_policy(network, SPEC), wide)
+
+
+def test_what_is_not_a_policy_says_so(tmp_path: Path) -> None:
+    cases = {
+        "missing.pt": None,
+        "empty.pt": b"",
+        "text.pt": b"not a policy",
+        "cut.pt": b"PK\x03\x04 cut short",
+    }
+    for name, content in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(DyDiffError):
+            load_policy(tmp_path / name, SPEC, trust=True)
+    torch.save({"layer.weight": torch.ones(2)}, tmp_path / "state.pt")
+    with pytest.raises(DyDiffError, match="bare state_dict"):
+        load_policy(tmp_path / "state.pt", SPEC)
+    with pytest.raises(DyDiffError, match="which spaces"):
+        load_policy("random")
+    with pytest.raises(DyDiffError, match="vecnormalize goes with"):
+        load_policy("random", SPEC, vecnormalize=tmp_path / "state.pt")
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 9), scale=st.floats(0.1, 1e6))
+def test_actions_always_lie_in_the_space_and_clips_are_counted(rows: int, scale: float) -> None:
+    policy = as_policy(lambda x: x[:, :A] * scale, SPEC)
+    observations = torch.linspace(-1, 1, rows * WIDTH).reshape(rows, WIDTH)
+    actions = policy.act(observations)
+    assert actions.dtype == torch.float32 and actions.abs().max() <= 1
+    assert policy.proposed == rows
+    assert policy.clipped == int((observations[:, :A] * scale).abs().amax(1).gt(1 + 1e-5).sum())
+
+
+@settings(max_examples=50, deadline=None)
+@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"PK\x03\x04", b"\x08\x07", b"\x80\x04"]))
+def test_no_bytes_crash_the_loader(
+    content: bytes, head: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "policy"
+    path.write_bytes(head + content)
+    with pytest.raises(DyDiffError):
+        load_policy(path, SPEC)
