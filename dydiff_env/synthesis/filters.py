@@ -46,7 +46,7 @@ FILTERS: dict[str, Filter] = {"hardmax": hardmax, "softmax": softmax, "none": no
 
 
 def find_filter(name: str) -> Filter:
-    """The filter called `name`: one of FILTERS, or a package's own, offered as entry point `dydiff_env.filters`.
+    """The filter called `name`: one of FILTERS, or a package's, offered as entry point `dydiff_env.filters`.
 
     Raises:
         DyDiffError: where there is none of that name.

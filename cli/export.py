@@ -1,0 +1,150 @@
+"""`dydiff-env export`: a policy's rollouts in a world, as a Minari dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.errors import DyDiffError
+
+DREAM, KEEP, OUTPUT = "Rollouts", "Filter", "Output and scale"
+
+
+def export(
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="An agent .pt, TorchScript, .pt2, SB3 .zip, .d3, .onnx, module:callable, random or behavior."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The Minari folder to make.")],
+    world: Annotated[
+        Path | None,
+        typer.Option(help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, or ./world."),
+    ] = None,
+    trajectories: Annotated[
+        int | None, typer.Option(help="Rollouts kept in all; one round's by default.", rich_help_panel=DREAM)
+    ] = None,
+    horizon: Annotated[int, typer.Option(help="Most steps of a rollout.", rich_help_panel=DREAM)] = 100,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            help="Refinements M; the world's own by default, 0: single-step.", rich_help_panel=DREAM
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic/--stochastic", help="The policy's mode, or samples.", rich_help_panel=DREAM
+        ),
+    ] = True,
+    start: Annotated[
+        str,
+        typer.Option(
+            help="Starts: any logged state (dataset) or first ones (initial).", rich_help_panel=DREAM
+        ),
+    ] = "dataset",
+    batch: Annotated[int, typer.Option(help="Rollouts of a round, B_r.", rich_help_panel=DREAM)] = 2048,
+    filter: Annotated[
+        str, typer.Option(help="softmax, hardmax, none, or an installed one.", rich_help_panel=KEEP)
+    ] = "softmax",
+    keep: Annotated[float, typer.Option(help="Share of a round that is kept.", rich_help_panel=KEEP)] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Of the softmax filter.", rich_help_panel=KEEP)] = 0.05,
+    max_uncertainty: Annotated[
+        float | None,
+        typer.Option(help="Cut rollouts before a transition more uncertain than this.", rich_help_panel=KEEP),
+    ] = None,
+    dataset_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Register it too: NAMESPACE/NAME-vK, for minari.load_dataset.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes; their number does not change the data.", rich_help_panel=OUTPUT)
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished export.", rich_help_panel=OUTPUT)
+    ] = False,
+    overwrite: Overwrite = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Allow policy formats that can run code on loading.")
+    ] = False,
+    vecnormalize: Annotated[
+        Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a policy's refined, filtered rollouts in a world as a Minari dataset.
+
+    [bold]dydiff-env export --policy ckpt.pt --out syn.minari[/]
+
+    [bold]dydiff-env export --policy sac.zip --trust --world world/ --trajectories 10000 --out syn.minari[/]
+    """
+    with reporting(debug):
+        chosen = find_world(policy, world)
+        from dydiff_env.synthesis.export import export as run
+
+        document = run(
+            chosen,
+            policy,
+            out,
+            trajectories=trajectories,
+            horizon=horizon,
+            iterations=iterations,
+            filter=filter,
+            keep=keep,
+            temperature=temperature,
+            batch=batch,
+            deterministic=deterministic,
+            start=start,
+            max_uncertainty=max_uncertainty,
+            seed=seed,
+            overwrite=overwrite,
+            resume=resume,
+            dataset_id=dataset_id,
+            workers=workers,
+            trust=trust,
+            vecnormalize=vecnormalize,
+            device=str(pick_device(device)),
+            progress=not as_json,
+        )
+        emit(document, as_json)
+
+
+def find_world(policy: str, world: Path | None = None) -> Path:
+    """The world folder to dream in: the given one, the checkpoint's, $DYDIFF_ENV_WORLD, or ./world.
+
+    Raises:
+        DyDiffError: where there is none.
+    """
+    if world is not None:
+        return world
+    named = _named_world(Path(policy))
+    for candidate in (named, os.environ.get("DYDIFF_ENV_WORLD"), "world"):
+        if candidate and (Path(candidate) / "world.json").is_file():
+            return Path(candidate)
+    places = [f"{named} (named in the checkpoint)"] if named else []
+    raise DyDiffError(
+        f"No world found: looked at {', '.join([*places, '$DYDIFF_ENV_WORLD', './world'])}.",
+        "Give --world WORLD; `dydiff-env fit` makes one.",
+        usage=True,
+    )
+
+
+def _named_world(policy: Path) -> str | None:
+    """The world folder that an agent checkpoint of ours names, if this is one."""
+    from dydiff_env.policies.agent import read_checkpoint
+    from dydiff_env.policies.kinds import file_kind
+
+    if not policy.is_file() or file_kind(policy) != "agent":
+        return None
+    named: str | None = read_checkpoint(policy).get("world")
+    return named
