@@ -1,0 +1,94 @@
+"""Batches of transitions and windows for training, drawn from arrays that may lie on disk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.data.windows import gather
+
+
+class Split(NamedTuple):
+    """Transitions for training and for measuring, which share no window."""
+
+    train: np.ndarray  # (K,) int64, also the window starts
+    held_out: np.ndarray  # (K',) int64
+
+
+def split(dataset: Dataset, horizon: int, share: float = 0.05, seed: int = 0) -> Split:
+    """Hold out whole episodes; where there are fewer than 20, the last part of each, one horizon apart."""
+    index = np.arange(dataset.transitions)
+    episode = np.repeat(np.arange(len(dataset)), dataset.lengths)
+    if len(dataset) >= 20:
+        order = np.random.default_rng(seed).permutation(len(dataset))
+        held = np.zeros(len(dataset), bool)
+        held[order[: max(1, round(share * len(dataset)))]] = True
+        return Split(index[~held[episode]], index[held[episode]])
+    cut = dataset.offsets[1:] - np.ceil(share * dataset.lengths).astype(np.int64)
+    late = index >= cut[episode]
+    early = index < np.maximum(cut - horizon, dataset.offsets[:-1] + dataset.lengths // 2)[episode]
+    return Split(index[early], index[late])
+
+
+class Step(NamedTuple):
+    """Transitions, normalised but for rewards."""
+
+    states: Tensor  # (…, O)
+    actions: Tensor  # (…, A)
+    rewards: Tensor  # (…,)
+    next_states: Tensor  # (…, O)
+    terminal: Tensor  # (…,) float
+
+
+class Batches:
+    """Draws batches from a dataset.
+
+    Args:
+        dataset: the episodes.
+        normalizer: of the observations.
+        device: where the batches go.
+    """
+
+    def __init__(self, dataset: Dataset, normalizer: Normalizer, device: torch.device | str = "cpu") -> None:
+        self.dataset, self.normalizer, self.device = dataset, normalizer, torch.device(device)
+        self._terminal_steps = dataset.offsets[1:][dataset.terminations] - 1
+
+    @property
+    def terminal_steps(self) -> np.ndarray:
+        """Transitions that end in a terminal state."""
+        return self._terminal_steps
+
+    def steps(self, indices: np.ndarray | Tensor) -> Step:
+        """The transitions at ``indices``, of any shape."""
+        indices = np.asarray(indices)
+        data, flat = self.dataset, indices.reshape(-1)
+        rows = flat + data.episode_of(flat)
+        last = np.isin(flat, self._terminal_steps)
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).reshape(*indices.shape, *array.shape[1:]).to(self.device)
+
+        return Step(self.normalizer.normalize(tensor(data.observations[rows])), tensor(data.actions[flat]),
+                    tensor(data.rewards[flat]), self.normalizer.normalize(tensor(data.observations[rows + 1])),
+                    tensor(last.astype(np.float32)))
+
+    def windows(self, starts: np.ndarray | Tensor, horizon: int, pad: str = "last") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Windows of ``horizon`` steps.
+
+        Returns:
+            states (B, L+1, O) normalised, actions (B, L, A), real (B, L), 1 where a step was taken, and ended (B, L), 1 after
+            a termination, where the state is known to stand still.
+        """
+        starts = np.asarray(starts)
+        window = gather(self.dataset, starts, horizon, pad="zero" if pad == "zero" else "last")
+        states = self.normalizer.normalize(torch.from_numpy(window.observations).to(self.device))
+        real = torch.from_numpy(window.mask).float().to(self.device)
+        if pad == "zero":  # Eq. 2 pads with zeros; here in standardised units, where 0 is the mean state
+            states[:, 1:] *= real[..., None]
+        terminates = torch.from_numpy(self.dataset.terminations[self.dataset.episode_of(starts)]).to(self.device)
+        return states, torch.from_numpy(window.actions).to(self.device), real, (1 - real) * terminates[:, None]

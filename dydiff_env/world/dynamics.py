@@ -1,0 +1,135 @@
+"""The single-step model T_φ(s, a): an ensemble of Gaussian networks with elites (Eq. 5, after MBPO)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """Size of the ensemble.
+
+    Args:
+        members: networks trained.
+        elites: networks used, those with the smallest held-out error.
+        width: units of a hidden layer.
+        depth: hidden layers.
+    """
+
+    members: int = 7
+    elites: int = 5
+    width: int = 200
+    depth: int = 4
+
+
+class Prediction(NamedTuple):
+    """What the elites say of the next state, in normalised units."""
+
+    mean: Tensor  # (B, O)
+    disagreement: Tensor  # (B, O), standard deviation over the elites
+
+
+class EnsembleLinear(nn.Module):
+    """One linear layer a member, as one batched matrix product: (E, B, in) -> (E, B, out)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        nn.init.trunc_normal_(self.weight, std=1 / (2 * math.sqrt(inputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each member's layer to its rows."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class Dynamics(nn.Module):
+    """T_φ in normalised units: s' = s + delta_mean + delta_std · f(s, a).
+
+    Predicting the scaled change keeps the targets of every dimension at unit variance, however slowly it moves.
+    """
+
+    def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = [observation_size + action_size] + [config.width] * config.depth
+        self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
+        self.log_variance_max = nn.Parameter(torch.full((observation_size,), 0.5))
+        self.log_variance_min = nn.Parameter(torch.full((observation_size,), -10.0))
+        self.register_buffer("delta_mean", torch.zeros(observation_size))
+        self.register_buffer("delta_std", torch.ones(observation_size))
+        self.register_buffer("elites", torch.arange(config.elites))
+
+    def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O) and actions (E, B, A)."""
+        x = torch.cat([states, actions], -1)
+        for layer in self.hidden:
+            x = F.silu(layer(x))
+        mean, log_variance = self.output(x).chunk(2, -1)
+        log_variance = self.log_variance_max - F.softplus(self.log_variance_max - log_variance)
+        log_variance = self.log_variance_min + F.softplus(log_variance - self.log_variance_min)
+        return mean, log_variance
+
+    def loss(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+        """Gaussian negative log-likelihood (MBPO's form of Eq. 5) for rows (E, B, ·), each member its own."""
+        target = (next_states - states - self.delta_mean) / self.delta_std
+        mean, log_variance = self(states, actions)
+        likelihood = ((mean - target).square() * (-log_variance).exp() + log_variance).mean((1, 2)).sum()
+        return likelihood + 0.01 * (self.log_variance_max.sum() - self.log_variance_min.sum())
+
+    @torch.no_grad()
+    def errors(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+        """Mean squared error of each member (E,), in units of the change's standard deviation; rows (B, ·)."""
+        total, count = torch.zeros(self.config.members, device=states.device), 0
+        target = (next_states - states - self.delta_mean) / self.delta_std
+        for s, a, y in zip(states.split(4096), actions.split(4096), target.split(4096), strict=True):
+            mean, _ = self(*(x.expand(self.config.members, *x.shape) for x in (s, a)))
+            total += (mean - y).square().mean(-1).sum(1)
+            count += len(s)
+        return total / count
+
+    def choose_elites(self, errors: Tensor) -> None:
+        """Keep the members with the smallest held-out errors (E,)."""
+        self.elites.copy_(errors.argsort()[: self.config.elites])
+        self._cache_elites()
+
+    def _cache_elites(self) -> None:
+        """The elites' mean heads as plain tensors: a rollout then skips the other members and the variances."""
+        size = self.delta_mean.shape[0]
+        self._layers = [(layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in self.hidden]
+        self._head = (self.output.weight[self.elites, :, :size].detach().contiguous(),
+                      self.output.bias[self.elites, :, :size].detach().contiguous())
+
+    def train(self, mode: bool = True) -> Dynamics:
+        """Training makes the cached weights stale; evaluation makes them anew."""
+        super().train(mode)
+        if not mode:
+            self._cache_elites()
+        return self
+
+    @torch.no_grad()
+    def predict(self, states: Tensor, actions: Tensor) -> Prediction:
+        """The elites' mean next state and their disagreement, (B, O) each, for states (B, O) and actions (B, A)."""
+        x = torch.cat([states, actions], -1).expand(len(self.elites), -1, -1)
+        for weight, bias in self._layers:
+            x = F.silu(torch.baddbmm(bias, x, weight), inplace=True)
+        change = torch.baddbmm(self._head[1], x, self._head[0])  # (elites, B, O)
+        variance, mean = torch.var_mean(change, 0, correction=0)
+        return Prediction(states + self.delta_mean + self.delta_std * mean, self.delta_std * variance.sqrt())
+
+
+@torch.no_grad()
+def keep_members(best: nn.Module, module: nn.Module, improved: Tensor) -> None:
+    """Copy the members (E,) that improved from ``module`` to ``best``; what is not a member's goes along whole."""
+    for old, new in zip(best.parameters(), module.parameters(), strict=True):
+        if old.dim() == 3:
+            old[improved] = new[improved]
+        else:
+            old.copy_(new)

@@ -1,0 +1,341 @@
+"""Fitting a world: reward, termination, dynamics, behaviour clones, training rollouts, denoiser, and a look at the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.data.windows import window_starts
+from dydiff_env.errors import DyDiffError
+from dydiff_env.progress import progress_bar
+from dydiff_env.world.anchors import ErrorScale, Feedback, closed_loop, condition
+from dydiff_env.world.batches import Batches, split
+from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.dynamics import keep_members
+from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
+from dydiff_env.world.presets import Preset, get_preset
+from dydiff_env.world.rollout import Rollout
+from dydiff_env.world.training import train
+from dydiff_env.world.world import Models, World
+
+BANK = 8192  # start states a world carries
+CHUNK = 500  # windows rolled out at a time for the training bank
+HELD_OUT_ROWS = 20_000  # transitions in a held-out look
+
+
+def fit(dataset: Dataset | str | Path, *, preset: str | Preset = "fast", seed: int = 0, out: str | Path | None = None,
+        device: str | torch.device = "cpu", overwrite: bool = False, progress: bool = False) -> World:
+    """Train a world.
+
+    Args:
+        dataset: a Dataset, a Minari id, or a Minari folder.
+        preset: "fast", "paper", "tiny", or settings of your own.
+        seed: of everything random.
+        out: the folder the world is saved to. Work goes on in ``out.partial``: a killed fit, started again with the same arguments,
+            continues and ends with the same world (bit for bit on the CPU with the same number of threads).
+        device: where to train.
+        overwrite: replace an existing ``out``.
+        progress: show progress bars.
+
+    Raises:
+        DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
+    """
+    settings, data = get_preset(preset), load_dataset(dataset)
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return _Fit(data, settings, seed, Path(folder), torch.device(device), progress).run()
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise DyDiffError(f"{out} exists.", "Choose another --out, or pass --overwrite.", usage=True)
+    folder = out.with_name(out.name + ".partial")
+    claim = json.dumps({"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "claim.json").exists():
+        (folder / "claim.json").write_text(claim)
+    if (folder / "claim.json").read_text() != claim:
+        raise DyDiffError(f"{folder} holds an unfinished fit of another dataset, preset or seed.",
+                          f"Finish that one with its own arguments, or delete {folder}.", usage=True)
+    world = _Fit(data, settings, seed, folder, torch.device(device), progress).run()
+    world.save(out, overwrite=overwrite)
+    shutil.rmtree(folder)
+    return world
+
+
+@dataclass
+class _Fit:
+    """One fit, stage by stage. Each stage leaves a checkpoint in ``folder`` and is skipped when it finds it finished."""
+
+    data: Dataset
+    preset: Preset
+    seed: int
+    folder: Path
+    device: torch.device
+    progress: bool
+
+    def run(self) -> World:
+        """All stages; returns the world."""
+        torch.manual_seed(self.seed)  # initial weights
+        self.models = Models(self.data.spec, self.preset).to(self.device)
+        self.normalizer = Normalizer.fit(self.data.observations).to(self.device)
+        self.batches = Batches(self.data, self.normalizer, self.device)
+        self.split = split(self.data, self.preset.horizon, seed=self.seed)
+        rng = np.random.default_rng(self.seed)
+        look = rng.choice(self.split.held_out, min(HELD_OUT_ROWS, len(self.split.held_out)), replace=False)
+        self.held_out = self.batches.steps(np.sort(look))
+        record: dict[str, Any] = {"dataset": {"id": self.data.spec.dataset_id, "fingerprint": self.data.spec.fingerprint,
+                                              "episodes": len(self.data), "transitions": self.data.transitions},
+                                  "seed": self.seed, "training": {}}
+        training = record["training"]
+        training["reward"] = self.fit_reward()
+        training["termination"] = self.fit_termination()
+        training["dynamics"] = self.fit_dynamics()
+        scale = None
+        if self.preset.anchors is not None:
+            training["behavior"] = self.fit_behavior()
+            began = time.monotonic()
+            bank, scale = self.roll_out_anchors()
+            training["anchors"] = {"windows": len(bank["clone"]), "seconds": round(time.monotonic() - began, 1)}
+            training["denoiser"] = self.fit_anchored_denoiser(bank, scale)
+        else:
+            training["denoiser"] = self.fit_free_denoiser()
+        world = World(self.data.spec, self.preset, self.models, self.normalizer, scale, *self.start_banks(rng), record)
+        record["parameters"] = {name: sum(p.numel() for p in part.parameters()) for name, part in self.models.named_children()}
+        record["fidelity"] = held_out_fidelity(world, self.batches, self.split.held_out, seed=self.seed)
+        if self.preset.anchors is not None:
+            refinement, record["refinement"] = choose_refinement(world.preset.refinement, record["fidelity"])
+            world.preset = dataclasses.replace(world.preset, refinement=refinement)
+        return world
+
+    def start_banks(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """States that dreams may start from: any but the last of an episode, and the first ones."""
+        some = np.sort(rng.choice(self.data.transitions, min(BANK, self.data.transitions), replace=False))
+        first = np.sort(rng.choice(len(self.data), min(BANK, len(self.data)), replace=False))
+        rows = (some + self.data.episode_of(some), self.data.offsets[first] + first)
+        anywhere, initial = (np.array(self.data.observations[index], np.float32) for index in rows)
+        return anywhere, initial
+
+    def draw(self, generator: torch.Generator, *shape: int) -> np.ndarray:
+        """Transitions of the training part, uniformly."""
+        return self.split.train[torch.randint(len(self.split.train), shape, generator=generator).numpy()]
+
+    # --- single-step models
+
+    def fit_reward(self) -> dict[str, Any]:
+        """r_ψ (Eq. 10)."""
+        model, config, held = self.models.reward, self.preset.reward_training, self.held_out
+        sample = self.batches.steps(self.draw(torch.Generator().manual_seed(self.seed), 50_000)).rewards
+        model.mean.copy_(sample.mean())
+        model.std.copy_(sample.std().clamp(min=1e-6))
+
+        def loss(generator: torch.Generator) -> Tensor:
+            step = self.batches.steps(self.draw(generator, config.batch))
+            return model.loss(step.states, step.actions, step.next_states, step.rewards)
+
+        def holdout() -> Tensor:
+            return model.loss(held.states, held.actions, held.next_states, held.rewards)
+
+        done = train("reward", model, loss, config, seed=self.seed, holdout=torch.no_grad()(holdout), **self._files("reward"))
+        variance = (held.rewards / model.std).var().clamp(min=1e-12)
+        return {**done, "r2": float(1 - holdout().detach() / variance)}
+
+    def fit_termination(self) -> dict[str, Any]:
+        """The termination model, or none where no episode terminates."""
+        model, config = self.models.termination, self.preset.termination_training
+        ends = self.batches.terminal_steps
+        train_ends, held_ends = (np.intersect1d(ends, part) for part in self.split)
+        if len(train_ends) < 2:
+            return {"steps": 0, "note": "No episode of the data ends in a terminal state: this world never terminates."}
+        # Near misses, the steps just before an end, teach where the border runs.
+        near = np.intersect1d(self.split.train, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
+        near = np.setdiff1d(near, ends)
+
+        def loss(generator: torch.Generator) -> Tensor:
+            def some(of: np.ndarray, n: int) -> np.ndarray:
+                return of[torch.randint(len(of), (n,), generator=generator).numpy()]
+
+            quarter = config.batch // 4
+            parts = [some(train_ends, 2 * quarter), self.draw(generator, quarter), some(near if len(near) else ends, quarter)]
+            step = self.batches.steps(np.concatenate(parts))
+            return model.loss(step.next_states, step.terminal)
+
+        done = train("termination", model, loss, config, seed=self.seed, **self._files("termination"))
+        # The threshold wants many terminal states and their true share, so it is set on training and held-out states...
+        rng = np.random.default_rng(self.seed)
+        rows = np.union1d(rng.choice(self.split.train, min(200_000, len(self.split.train)), replace=False), train_ends)
+        step = self.batches.steps(rows)
+        done["train"] = model.calibrate(step.next_states, step.terminal)
+        # ... and judged on held-out ones alone.
+        step = self.batches.steps(np.union1d(self.split.held_out[: 10 * HELD_OUT_ROWS], held_ends))
+        called, real = model.terminal(step.next_states), step.terminal.bool()
+        hits = float((called & real).sum())
+        done["held_out"] = {"precision": hits / max(1.0, float(called.sum())), "recall": hits / max(1.0, float(real.sum())),
+                            "terminal_states": int(real.sum())}
+        return done
+
+    def fit_dynamics(self) -> dict[str, Any]:
+        """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
+        model, config, held = self.models.dynamics, self.preset.dynamics_training, self.held_out
+        sample = self.batches.steps(self.draw(torch.Generator().manual_seed(self.seed), 50_000))
+        change = sample.next_states - sample.states
+        model.delta_mean.copy_(change.mean(0))
+        model.delta_std.copy_(change.std(0).clamp(min=1e-6))
+
+        def loss(generator: torch.Generator) -> Tensor:
+            step = self.batches.steps(self.draw(generator, model.config.members, config.batch))
+            return model.loss(step.states, step.actions, step.next_states)
+
+        def holdout() -> Tensor:
+            return model.errors(held.states[:5000], held.actions[:5000], held.next_states[:5000])
+
+        done = train("dynamics", model, loss, config, seed=self.seed, holdout=holdout, keep_best=keep_members,
+                     **self._files("dynamics"))
+        model.choose_elites(model.errors(held.states, held.actions, held.next_states))
+        return done
+
+    def fit_behavior(self) -> dict[str, Any]:
+        """β_j, each on one quantile of the episodes by return."""
+        model, config = self.models.behavior, self.preset.behavior_training
+        assert model is not None
+        rank = self.data.returns.argsort().argsort() * model.config.clones // len(self.data)
+        of_step = rank[self.data.episode_of(self.split.train)]
+        slices = [self.split.train[of_step == j] for j in range(model.config.clones)]
+        slices = [rows if len(rows) else self.split.train for rows in slices]
+
+        def loss(generator: torch.Generator) -> Tensor:
+            total = torch.zeros((), device=self.device)
+            for j, rows in enumerate(slices):
+                step = self.batches.steps(rows[torch.randint(len(rows), (config.batch,), generator=generator).numpy()])
+                total = total + (model(j, step.states) - step.actions).square().mean()
+            return total
+
+        return train("behaviour", model, loss, config, seed=self.seed, **self._files("behavior"))
+
+    # --- the denoiser
+
+    def roll_out_anchors(self) -> tuple[dict[str, np.ndarray], ErrorScale]:
+        """The training rollouts of the policies π_w, kept on disk, and the expected error fitted to them."""
+        config, behavior, length = self.preset.anchors, self.models.behavior, self.preset.horizon
+        assert config is not None and behavior is not None
+        rng = np.random.default_rng(self.seed + 1)
+        starts = rng.choice(self.split.train, min(config.windows, len(self.split.train)), replace=False)
+        count, o, a = len(starts), self.data.spec.observation_size, self.data.spec.action_size
+        gain = np.where(rng.random(count) < config.open_loop, 0.0, rng.uniform(*config.gain, count)).astype(np.float32)
+        clone = (np.arange(count) // CHUNK) % behavior.config.clones  # one clone a chunk
+        shapes = {"states": (count, length + 1, o), "actions": (count, length, a), "disagreement": (count, length, o),
+                  "alive": (count, length)}
+        marker = self.folder / "anchors.json"
+        done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
+        bank = {name: open_memmap(self.folder / f"anchor_{name}.npy", "r+" if done else "w+", np.float32, shape)
+                for name, shape in shapes.items()}
+        chunks = -(-count // CHUNK)
+        with progress_bar("rollouts", chunks, self.progress) as advance:
+            advance(done)
+            for i in range(done, chunks):
+                rows = slice(i * CHUNK, (i + 1) * CHUNK)
+                feedback, _, _ = feedback_windows(self.batches, self.models, starts[rows], length, int(clone[rows.start]),
+                                                  torch.from_numpy(gain[rows]).to(self.device))
+                rolled = closed_loop(feedback, self.models.dynamics, self.models.termination)
+                for name, array in bank.items():
+                    array[rows] = getattr(rolled, name).cpu().numpy()
+                if (i + 1) % 20 == 0 or i + 1 == chunks:
+                    for array in bank.values():
+                        array.flush()
+                    marker.write_text(json.dumps({"chunks": i + 1}))
+                advance(1)
+        some = np.sort(rng.choice(count, min(8_000, count), replace=False))
+        states, _, real, _ = self.batches.windows(starts[some], length)
+        rolled = Rollout(*(torch.from_numpy(bank[name][some]).to(self.device) for name in Rollout._fields))
+        scale = ErrorScale.fit(states[:, 1:] - rolled.states[:, 1:], rolled.disagreement, real)
+        return {**bank, "starts": starts, "gain": gain, "clone": clone}, scale
+
+    def fit_anchored_denoiser(self, bank: dict[str, np.ndarray], scale: ErrorScale) -> dict[str, Any]:
+        """D_θ on scaled distances from the training rollouts."""
+        config, training, model = self.preset.anchors, self.preset.denoiser_training, self.models.denoiser
+        assert config is not None
+        by_clone = [np.flatnonzero(bank["clone"] == j) for j in np.unique(bank["clone"])]
+
+        def loss(generator: torch.Generator) -> Tensor:
+            rows_of = by_clone[int(torch.randint(len(by_clone), (), generator=generator))]
+            rows = rows_of[torch.randint(len(rows_of), (training.batch,), generator=generator).numpy()]
+            feedback, real, ended = feedback_windows(self.batches, self.models, bank["starts"][rows], self.preset.horizon,
+                                                     int(bank["clone"][rows[0]]), torch.from_numpy(bank["gain"][rows]).to(self.device))
+            rolled = Rollout(*(torch.from_numpy(bank[name][rows]).to(self.device) for name in Rollout._fields))
+            given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
+            assert given.anchor is not None and given.scale is not None
+            target = ((feedback.states[:, 1:] - given.anchor) / given.scale).clamp(-20, 20)
+            return model.loss(target, given, (real + config.after_end * ended) * given.valid, generator)
+
+        return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
+
+    def fit_free_denoiser(self) -> dict[str, Any]:
+        """D_θ on the states themselves, windows by Eq. 2 (the paper's form)."""
+        training, model, length = self.preset.denoiser_training, self.models.denoiser, self.preset.horizon
+        starts = np.intersect1d(window_starts(self.data, length, through_termination=False), self.split.train)
+
+        def loss(generator: torch.Generator) -> Tensor:
+            rows = starts[torch.randint(len(starts), (training.batch,), generator=generator).numpy()]
+            states, actions, _, _ = self.batches.windows(rows, length, pad="zero")
+            ones = torch.ones(len(rows), length, device=self.device)
+            return model.loss(states[:, 1:], Condition(states[:, 0], actions, ones), ones, generator)
+
+        return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
+
+    def _files(self, stage: str) -> dict[str, Any]:
+        return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress}
+
+
+@torch.no_grad()
+def feedback_windows(batches: Batches, models: Models, starts: np.ndarray, length: int, clone: int,
+                     gain: Tensor) -> tuple[Feedback, Tensor, Tensor]:
+    """The policies π_w of logged windows; with the masks of real steps and of steps after a termination, (B, L) each."""
+    states, actions, real, ended = batches.windows(starts, length)
+    behavior = models.behavior
+    assert behavior is not None
+    space: Any = batches.dataset.spec.action_space
+    low, high = (torch.as_tensor(np.ravel(bound), dtype=torch.float32, device=states.device) for bound in (space.low, space.high))
+    actions = torch.where(real[..., None] > 0, actions, behavior(clone, states[:, :-1]))
+    return Feedback(behavior, clone, states, actions, gain[:, None], low, high), real, ended
+
+
+@torch.no_grad()
+def training_condition(feedback: Feedback, rolled: Rollout, scale: ErrorScale, relabelled: float, jitter: float,
+                       generator: torch.Generator) -> Condition:
+    """What the denoiser is told in training: often the actions of a half-refined rollout, sometimes only a prefix.
+
+    A refined rollout lies between the single-step one and the truth, with an error of its own; its relabelled actions are π_w's
+    there. Trained on them, the denoiser neither trusts relabelled actions blindly nor follows their jitter, so iterating contracts.
+    """
+    rows, length, _ = rolled.actions.shape
+    device = rolled.states.device
+    expected = scale(rolled.disagreement)
+    towards = torch.rand(rows, 1, 1, generator=generator).to(device)
+    shape = (rows, 4, rolled.states.shape[-1])  # errors that are smooth along the window
+    smooth = torch.nn.functional.interpolate(torch.randn(shape, generator=generator).transpose(1, 2), length, mode="linear")
+    rough = torch.randn(rows, length, shape[-1], generator=generator)
+    noise = (0.8 * smooth.transpose(1, 2) + 0.6 * rough).to(device) * jitter * expected
+    states = feedback.states.clone()
+    states[:, 1:] += (1 - towards) * (rolled.states[:, 1:] - states[:, 1:]) + towards * noise
+    again = (torch.rand(rows, 1, 1, generator=generator) < relabelled).to(device)
+    actions = torch.where(again, feedback.relabel(states[:, :-1]), rolled.actions)
+    cut = torch.randint(1, length + 1, (rows, 1), generator=generator)
+    cut = torch.where(torch.rand(rows, 1, generator=generator) < 0.1, cut, length).to(device)
+    valid = (torch.arange(length, device=device) < cut).float()
+    return condition(rolled, expected, actions, valid)
+
+
+
+

@@ -1,0 +1,127 @@
+"""What a world is made of: every size and setting, in one value, and the three that have a name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from dydiff_env.errors import DyDiffError
+from dydiff_env.world.anchors import AnchorConfig
+from dydiff_env.world.behavior import BehaviorConfig
+from dydiff_env.world.denoiser import DenoiserConfig
+from dydiff_env.world.dynamics import DynamicsConfig
+from dydiff_env.world.refine import RefinementConfig
+from dydiff_env.world.reward import RewardConfig
+from dydiff_env.world.sampler import SamplerConfig
+from dydiff_env.world.termination import TerminationConfig
+from dydiff_env.world.training import TrainingConfig
+from dydiff_env.world.transformer import TransformerConfig
+from dydiff_env.world.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All settings of a world.
+
+    Args:
+        name: of the preset.
+        horizon: L, steps of a window.
+        dynamics … refinement: one configuration a part; ``anchors`` is None for a denoiser that works free of a rollout.
+    """
+
+    name: str = "fast"
+    horizon: int = 100
+    dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4))
+    dynamics_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        steps=16_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000))
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    reward_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        steps=12_000, batch=512, learning_rate=1e-3, evaluate_every=1_000))
+    termination: TerminationConfig = field(default_factory=TerminationConfig)
+    termination_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        steps=8_000, batch=512, learning_rate=1e-3, evaluate_every=1_000))
+    behavior: BehaviorConfig | None = field(default_factory=BehaviorConfig)
+    behavior_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        steps=3_000, batch=512, learning_rate=1e-3, evaluate_every=500))
+    anchors: AnchorConfig | None = field(default_factory=AnchorConfig)
+    network: TransformerConfig | UNetConfig = field(default_factory=TransformerConfig)
+    denoiser: DenoiserConfig = field(default_factory=lambda: DenoiserConfig(
+        sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.5))
+    denoiser_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
+        steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0))
+    sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {**dataclasses.asdict(self), "network_kind": "unet" if isinstance(self.network, UNetConfig) else "transformer"}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Preset:
+        """The preset that ``to_dict`` wrote."""
+        values = dict(values)
+        kind = values.pop("network_kind")
+        parts = {"dynamics": DynamicsConfig, "reward": RewardConfig, "termination": TerminationConfig,
+                 "behavior": BehaviorConfig, "anchors": AnchorConfig, "denoiser": DenoiserConfig, "sampler": SamplerConfig,
+                 "refinement": RefinementConfig, "network": UNetConfig if kind == "unet" else TransformerConfig}
+        parts |= {name: TrainingConfig for name in values if name.endswith("_training")}
+
+        def build(name: str, value: Any) -> Any:
+            if name not in parts or value is None:
+                return value
+            return parts[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+
+        return Preset(**{name: build(name, value) for name, value in values.items()})
+
+
+FAST = Preset()
+"""The default: a causal transformer of 1.6 M parameters that corrects the single-step rollout in one call."""
+
+PAPER = Preset(
+    name="paper",
+    dynamics=DynamicsConfig(members=7, elites=5),
+    dynamics_training=TrainingConfig(steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000,
+                                     patience=7),
+    reward_training=TrainingConfig(steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7),
+    behavior=None,
+    anchors=None,
+    network=UNetConfig(),
+    denoiser=DenoiserConfig(),
+    denoiser_training=TrainingConfig(steps=100_000, batch=64, learning_rate=2e-4, ema=0.995, evaluate_every=100, clip=1.0),
+    sampler=SamplerConfig(),
+    refinement=RefinementConfig(iterations=2, update="replace"),
+)
+"""The paper's: U-Net of 58.75 M parameters, 67 calls a sample, M = 2, MBPO's ensemble."""
+
+TINY = Preset(
+    name="tiny",
+    horizon=32,
+    dynamics=DynamicsConfig(members=3, elites=2, width=64, depth=2),
+    dynamics_training=TrainingConfig(steps=600, evaluate_every=200),
+    reward=RewardConfig(width=64),
+    reward_training=TrainingConfig(steps=400, evaluate_every=200),
+    termination=TerminationConfig(width=64, depth=2),
+    termination_training=TrainingConfig(steps=400, evaluate_every=200),
+    behavior=BehaviorConfig(clones=2, width=64),
+    behavior_training=TrainingConfig(steps=200, evaluate_every=100),
+    anchors=AnchorConfig(windows=2_000),
+    network=TransformerConfig(width=48, blocks=2, heads=2),
+    denoiser_training=TrainingConfig(steps=300, batch=64, learning_rate=2e-3, ema=0.98, evaluate_every=100, clip=1.0),
+)
+"""For tests and first looks: seconds."""
+
+PRESETS = {preset.name: preset for preset in (FAST, PAPER, TINY)}
+
+
+def get_preset(preset: str | Preset) -> Preset:
+    """The preset of that name, or the preset itself.
+
+    Raises:
+        DyDiffError: for an unknown name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise DyDiffError(f"There is no preset {preset!r}.", f"Use one of {', '.join(PRESETS)}.", usage=True)
+    return PRESETS[preset]

@@ -1,0 +1,50 @@
+"""Refinement: sample states for the actions, relabel the actions on those states, a few times over (Eqs. 7–9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dydiff_env.world.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """How often, and what becomes of the states.
+
+    Args:
+        iterations: M.
+        update: "replace": the sample replaces the states (the paper's text); "average": the mean of the sample and the states before
+            (the released code).
+    """
+
+    iterations: int = 2
+    update: str = "replace"
+
+
+def refine(rolled: Rollout, sample: Callable[[Rollout, Tensor], Tensor], relabel: Callable[[Tensor], Tensor],
+           iterations: int, update: str = "replace") -> tuple[Tensor, Tensor]:
+    """M refinements of single-step rollouts.
+
+    The rollout itself stays what the denoiser is anchored to in every iteration; only the actions it is asked about change.
+    A rollout made anew from relabelled actions would be an open-loop one, and diverge.
+
+    Args:
+        rolled: τ_dyn, B rollouts of L steps.
+        sample: the states s_1 … s_L (B, L, O) for the rollout and actions (B, L, A).
+        relabel: the policy's actions (B, L, A) on states s_0 … s_{L−1} (B, L, O).
+        iterations: M; 0 returns the rollout.
+        update: see RefinementConfig.
+
+    Returns:
+        states (B, L+1, O) and the policy's actions (B, L, A) on them.
+    """
+    states, actions = rolled.states, rolled.actions
+    for _ in range(iterations):
+        following = sample(rolled, actions)
+        states = states.clone()
+        states[:, 1:] = following if update == "replace" else (following + states[:, 1:]) / 2
+        actions = relabel(states[:, :-1])
+    return states, actions

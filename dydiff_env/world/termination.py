@@ -1,0 +1,66 @@
+"""When an episode ends for good: learned from the data, in place of a rule written by hand for every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dydiff_env.world.networks import perceptron
+
+
+@dataclass(frozen=True)
+class TerminationConfig:
+    """Size of the termination model."""
+
+    width: int = 128
+    depth: int = 3
+
+
+class TerminationModel(nn.Module):
+    """Whether a next state is terminal.
+
+    It reads the next state alone: Gymnasium's locomotion tasks end in unhealthy *states*, and a state-based rule carries over to
+    states that the denoiser moved, whatever action led there.
+
+    Trained on batches of half terminal, half ordinary states (terminals are a fraction of a per cent of the data); the threshold
+    that undoes this balance is then the one with the best F1 on held-out states. ``threshold`` is +inf where the data
+    has no terminal state: such a world never terminates.
+    """
+
+    def __init__(self, observation_size: int, config: TerminationConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = perceptron(observation_size, 1, config.width, config.depth)
+        self.register_buffer("threshold", torch.tensor(torch.inf))
+
+    def forward(self, next_states: Tensor) -> Tensor:
+        """Log-odds (…) that the normalised next states (…, O) are terminal, under balanced classes."""
+        return self.network(next_states).squeeze(-1)
+
+    @torch.no_grad()
+    def terminal(self, next_states: Tensor) -> Tensor:
+        """Bool (…): are the normalised next states (…, O) terminal?"""
+        if torch.isinf(self.threshold):
+            return torch.zeros(next_states.shape[:-1], dtype=torch.bool, device=next_states.device)
+        return self(next_states) > self.threshold
+
+    def loss(self, next_states: Tensor, terminal: Tensor) -> Tensor:
+        """Cross-entropy for next states (B, O) and float labels (B,)."""
+        return F.binary_cross_entropy_with_logits(self(next_states), terminal)
+
+    @torch.no_grad()
+    def calibrate(self, next_states: Tensor, terminal: Tensor) -> dict[str, float]:
+        """Set the threshold by the best F1 on labelled states (B, O), (B,); returns precision, recall and F1 there."""
+        scores = torch.cat([self(rows) for rows in next_states.split(8192)])
+        order = scores.argsort(descending=True)
+        hits = terminal.bool()[order].cumsum(0).double()
+        called = torch.arange(1, len(order) + 1, dtype=torch.float64)
+        precision, recall = hits / called, hits / hits[-1].clamp(min=1)
+        f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
+        best = int(f1.argmax())
+        upper, lower = scores[order[best]], scores[order[min(best + 1, len(order) - 1)]]
+        self.threshold.copy_((upper + lower) / 2)
+        return {"precision": float(precision[best]), "recall": float(recall[best]), "f1": float(f1[best])}

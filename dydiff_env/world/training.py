@@ -1,0 +1,172 @@
+"""The one training loop: AdamW, a schedule, held-out early stopping, EMA, and checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dydiff_env.errors import DyDiffError
+from dydiff_env.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast a model is trained.
+
+    Args:
+        steps: gradient steps at most.
+        batch: rows a step.
+        learning_rate: its peak.
+        schedule: "cosine" (with a warm-up of 2 %) or "constant".
+        weight_decay: AdamW's.
+        ema: decay of the averaged weights, 0 for none.
+        clip: largest gradient norm.
+        evaluate_every: steps between two looks at the held-out data.
+        patience: looks without a 1 % improvement of any member before training stops; 0 never stops early.
+    """
+
+    steps: int = 10_000
+    batch: int = 256
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    ema: float = 0.0
+    clip: float = 10.0
+    evaluate_every: int = 500
+    patience: int = 0
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """The rate at a step: constant, or a short warm-up followed by half a cosine."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warmup = max(1, config.steps // 50)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state at ``path``, or None where there is none. Never unpickles anything but tensors and plain values.
+
+    Raises:
+        DyDiffError: where the file cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise DyDiffError(f"The checkpoint {path} cannot be read ({type(error).__name__}).",
+                          "Delete it: training goes on from the stage before.") from error
+
+
+def train(name: str, module: nn.Module, loss: Callable[[torch.Generator], Tensor], config: TrainingConfig, *, seed: int,
+          holdout: Callable[[], Tensor] | None = None, keep_best: Callable[[nn.Module, nn.Module, Tensor], None] | None = None,
+          checkpoint: Path | None = None, checkpoint_seconds: float = 30.0, progress: bool = False) -> dict[str, Any]:
+    """Train ``module`` in place.
+
+    Args:
+        name: what the progress bar says.
+        module: the model.
+        loss: draws its own batch with the generator and returns a scalar.
+        config: how.
+        seed: of the generator handed to ``loss``.
+        holdout: held-out losses, one a member (E,); the weights kept are the best seen, else the last (or their EMA).
+        keep_best: ``keep_best(best, module, improved (E,))`` copies the members that improved; default: all or nothing.
+        checkpoint: file to resume from and to write to.
+        checkpoint_seconds: seconds between two checkpoints.
+        progress: show a bar.
+
+    Returns:
+        A record: steps done, the training curve, the held-out losses of the weights kept.
+    """
+    device = next(module.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    kept = copy.deepcopy(module).requires_grad_(False) if (holdout is not None or config.ema) else module
+    state: dict[str, Any] = {"step": 0, "curve": [], "best": [], "stale": 0, "done": False, "seconds": 0.0}
+
+    def snapshot() -> dict[str, Any]:
+        return {**state, "module": module.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state()}
+
+    found = load_checkpoint(checkpoint) if checkpoint is not None else None
+    if found is not None:
+        module.load_state_dict(found.pop("module"))
+        kept.load_state_dict(found.pop("kept"))
+        optimizer.load_state_dict(found.pop("optimizer"))
+        generator.set_state(found.pop("generator"))
+        state = found
+
+    began, saved = time.monotonic() - state["seconds"], time.monotonic()
+    running = None
+    with progress_bar(name, config.steps, progress) as advance:
+        advance(state["step"])
+        while not state["done"] and state["step"] < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, state["step"])
+            value = loss(generator)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            optimizer.step()
+            state["step"] += 1
+            if config.ema:
+                decay = min(config.ema, (1 + state["step"]) / (10 + state["step"]))  # a short memory at first
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(kept.parameters()), list(module.parameters()), 1 - decay)
+            running = value.detach() if running is None else running.lerp(value.detach(), 0.02)
+            if state["step"] % config.evaluate_every == 0 or state["step"] == config.steps:
+                assert running is not None
+                state["curve"].append([state["step"], round(float(running), 6)])
+                advance(0, note=f"loss {float(running):.4f}")
+                running = None
+                if holdout is not None:
+                    _keep_best(state, module, kept, holdout(), keep_best)
+                    state["done"] = bool(config.patience) and state["stale"] >= config.patience
+            advance(1)
+            state["seconds"] = time.monotonic() - began
+            # A resumed run restarts the running mean of the curve, never the weights: save only at its boundaries.
+            if checkpoint is not None and running is None and time.monotonic() - saved > checkpoint_seconds:
+                save_checkpoint(checkpoint, snapshot())
+                saved = time.monotonic()
+    state["done"] = True
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, snapshot())
+    if kept is not module:
+        module.load_state_dict(kept.state_dict())
+    module.to(device).eval()
+    return {"steps": state["step"], "seconds": round(state["seconds"], 1), "curve": state["curve"], "holdout": state["best"]}
+
+
+@torch.no_grad()
+def _keep_best(state: dict[str, Any], module: nn.Module, kept: nn.Module, losses: Tensor,
+               keep: Callable[[nn.Module, nn.Module, Tensor], None] | None) -> None:
+    """Copy what improved into ``kept`` and count the looks in which nothing improved by 1 %."""
+    losses = losses.detach().reshape(-1).cpu()
+    best = torch.tensor(state["best"]) if state["best"] else torch.full_like(losses, torch.inf)
+    improved = losses < best
+    if improved.any():
+        if keep is None:
+            kept.load_state_dict(module.state_dict())
+        else:
+            keep(kept, module, improved)
+    state["stale"] = 0 if (losses < 0.99 * best).any() else state["stale"] + 1
+    state["best"] = torch.minimum(losses, best).tolist()

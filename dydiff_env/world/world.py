@@ -1,0 +1,364 @@
+"""The world: everything learned from a dataset, and what can be asked of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium.spaces.utils import flatten
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dydiff_env.data.dataset import Dataset, DatasetSpec
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.policy import Policy
+from dydiff_env.world.anchors import ErrorScale, condition
+from dydiff_env.world.behavior import Behavior
+from dydiff_env.world.denoiser import Condition, Denoiser
+from dydiff_env.world.dynamics import Dynamics
+from dydiff_env.world.presets import Preset
+from dydiff_env.world.refine import refine
+from dydiff_env.world.reward import RewardModel
+from dydiff_env.world.rollout import Rollout, rollout
+from dydiff_env.world.sampler import sample
+from dydiff_env.world.termination import TerminationModel
+from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
+from dydiff_env.world.unet import TemporalUNet
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCHEMA = 1
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+
+
+class Transition(NamedTuple):
+    """What the single-step models say of B steps, in environment units."""
+
+    next_observations: Tensor  # (B, O)
+    rewards: Tensor  # (B,)
+    terminated: Tensor  # (B,) bool
+    uncertainties: Tensor  # (B,)
+
+
+class Models(nn.Module):
+    """The networks of a world, as one module so that they are saved and moved together."""
+
+    def __init__(self, spec: DatasetSpec, preset: Preset) -> None:
+        super().__init__()
+        o, a = spec.observation_size, spec.action_size
+        self.dynamics = Dynamics(o, a, preset.dynamics)
+        self.reward = RewardModel(o, a, preset.reward)
+        self.termination = TerminationModel(o, preset.termination)
+        self.behavior = Behavior(o, a, preset.behavior) if preset.behavior is not None else None
+        network = (CausalTransformer(o, a, preset.horizon, preset.network)
+                   if isinstance(preset.network, TransformerConfig) else TemporalUNet(o, a, preset.network))
+        self.denoiser = Denoiser(network, preset.denoiser)
+
+
+@dataclass
+class World:
+    """A world model of a logged dataset, which rolls out any policy over long horizons.
+
+    Make one with :meth:`fit`, or :meth:`load` one.
+
+    Args:
+        spec: spaces, source environment and reference scores of the dataset.
+        preset: every setting.
+        models: the networks.
+        normalizer: of observations.
+        error_scale: the single-step rollout's expected error; None in the ``paper`` form.
+        start_bank: (K, O) float32 states of the data, environment units.
+        initial_bank: (K', O) float32 first states of episodes.
+        record: how the world was made and how good it was found to be; plain values.
+    """
+
+    spec: DatasetSpec
+    preset: Preset
+    models: Models
+    normalizer: Normalizer
+    error_scale: ErrorScale | None
+    start_bank: np.ndarray
+    initial_bank: np.ndarray
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.models.eval().requires_grad_(False)
+        self.models.dynamics._cache_elites()
+        low, high = (np.asarray(flatten(self.spec.action_space, bound), np.float32)
+                     for bound in (self.spec.action_space.low, self.spec.action_space.high))  # type: ignore[attr-defined]
+        self._low, self._high = (torch.from_numpy(bound).to(self.device) for bound in (low, high))
+
+    # --- what it is
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.normalizer.mean.device
+
+    @property
+    def horizon(self) -> int:
+        """L, steps of a window."""
+        return self.preset.horizon
+
+    @property
+    def iterations(self) -> int:
+        """M, how often a dream is refined unless the caller says otherwise."""
+        return self.preset.refinement.iterations
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the denoiser corrects the single-step rollout, or works free of it as in the paper."""
+        return self.error_scale is not None
+
+    @classmethod
+    def fit(cls, dataset: Dataset | str | Path, *, preset: str | Preset = "fast", seed: int = 0, out: str | Path | None = None,
+            device: str | torch.device = "cpu", overwrite: bool = False, progress: bool = False) -> Self:
+        """Train a world on a dataset; see :func:`dydiff_env.world.fit.fit`."""
+        from dydiff_env.world.fit import fit  # fit builds Worlds, so it stands above this file
+        return fit(dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress)  # type: ignore[return-value]
+
+    # --- what can be asked of it
+
+    def sample_starts(self, n: int, seed: int = 0, kind: Literal["dataset", "initial"] = "dataset") -> np.ndarray:
+        """Draw start states (n, O), environment units: from anywhere in the data, or from the starts of episodes."""
+        bank = {"dataset": self.start_bank, "initial": self.initial_bank}.get(kind)
+        if bank is None:
+            raise DyDiffError(f"There are no {kind!r} start states.", 'Use "dataset" or "initial".', usage=True)
+        rng = np.random.default_rng(seed)
+        return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
+
+    @torch.no_grad()
+    def transition(self, observations: Tensor, actions: Tensor) -> Transition:
+        """One step of the single-step models.
+
+        Args:
+            observations: (B, O), environment units.
+            actions: (B, A).
+        """
+        states = self.normalizer.normalize(observations.to(self.device, torch.float32))
+        actions = actions.to(self.device, torch.float32)
+        following, disagreement = self.models.dynamics.predict(states, actions)
+        return Transition(self.normalizer.denormalize(following), self.models.reward(states, actions, following),
+                          self.models.termination.terminal(following), disagreement.square().mean(-1).sqrt())
+
+    def single_step(self, starts: ArrayOrTensor, actions: ArrayOrTensor) -> ArrayOrTensor:
+        """States under given actions by the single-step model: (B, O), (B, L, A) to (B, L+1, O), environment units."""
+        states, planned = self._normalized(starts, actions)
+        rolled = rollout(self.models.dynamics, self.models.termination, lambda t, _: planned[:, t], states, planned.shape[1])
+        return self._like(starts, self.normalizer.denormalize(rolled.states))
+
+    def imagine(self, starts: ArrayOrTensor, actions: ArrayOrTensor, seed: int = 0) -> ArrayOrTensor:
+        """States under given actions by the denoiser, in open loop: (B, O), (B, L, A) to (B, L+1, O), environment units."""
+        states, planned = self._normalized(starts, actions)
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for begin in range(0, planned.shape[1], self.horizon):
+            chunk = planned[:, begin:begin + self.horizon]
+            rolled = rollout(self.models.dynamics, self.models.termination, lambda t, _, a=chunk: a[:, t], states,  # type: ignore[misc]
+                             chunk.shape[1])
+            parts.append(self.sample_states(rolled, chunk, generator))
+            states = parts[-1][:, -1]
+        first = self.normalizer.normalize(torch.as_tensor(starts).to(self.device, torch.float32))
+        return self._like(starts, self.normalizer.denormalize(torch.cat([first[:, None], *parts], 1)))
+
+    @torch.no_grad()
+    def dream(self, policy: Policy | None, starts: np.ndarray | Tensor, horizon: int | None = None, iterations: int | None = None,
+              *, deterministic: bool = True, seed: int = 0, first_actions: np.ndarray | Tensor | None = None) -> Trajectories:
+        """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
+
+        Args:
+            policy: what acts; None only with ``horizon=1`` and ``first_actions``.
+            starts: (B, O), environment units.
+            horizon: steps; default: the window. A longer one chains windows, each from where the last one ended.
+            iterations: M; default: the world's own; 0 is the plain single-step rollout.
+            deterministic: the policy's mode, or draws from it (one draw a step, the same in every iteration).
+            seed: of the draws.
+            first_actions: (B, A), taken at the first step in place of the policy's.
+
+        Returns:
+            B trajectories. Their actions are the policy's own on their observations (Eq. 8), but for ``first_actions``.
+
+        Raises:
+            DyDiffError: for a start or action of the wrong width, or a policy missing.
+        """
+        horizon = self.horizon if horizon is None else horizon
+        iterations = self.iterations if iterations is None else iterations
+        first = None if first_actions is None else torch.as_tensor(first_actions).to(self.device, torch.float32)
+        if policy is None and (first is None or horizon != 1):
+            raise DyDiffError("A dream without a policy is one step long and needs the action.",
+                              "Pass horizon=1 and first_actions, or a policy.", usage=True)
+        if horizon < 1 or iterations < 0:
+            raise DyDiffError(f"horizon={horizon}, iterations={iterations}.", "Use at least one step and no fewer than 0 iterations.",
+                              usage=True)
+        states = torch.as_tensor(starts).to(self.device, torch.float32)
+        self._check_width("observation", states, self.spec.observation_size)
+        if first is not None:
+            self._check_width("action", first, self.spec.action_size)
+        states = self.normalizer.normalize(states)
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for begin in range(0, horizon, self.horizon):
+            part = self._dream_window(policy, states, min(self.horizon, horizon - begin), iterations, deterministic,
+                                      seed + begin, first if begin == 0 else None, generator)
+            parts.append(part)
+            states = part[0][:, -1]
+        all_states = torch.cat([parts[0][0][:, :1], *(part[0][:, 1:] for part in parts)], 1)
+        actions = torch.cat([part[1] for part in parts], 1)
+        uncertainties = torch.cat([part[2] for part in parts], 1)
+        return self._trajectories(all_states, actions, uncertainties)
+
+    def _dream_window(self, policy: Policy | None, states: Tensor, horizon: int, iterations: int, deterministic: bool,
+                      seed: int, first: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """One window in normalised units: states (B, L+1, O), actions (B, L, A), uncertainties (B, L)."""
+
+        def act(t: int, at: Tensor) -> Tensor:
+            if t == 0 and first is not None:
+                return first
+            assert policy is not None
+            return self._act(policy, at, deterministic, None if deterministic else seed + t)
+
+        def relabel(along: Tensor) -> Tensor:
+            if policy is None:
+                return rolled.actions
+            if not deterministic:  # step by step, so that each step's draw is the same in every iteration
+                return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
+            actions = self._act(policy, along.reshape(-1, along.shape[-1]), True, None)
+            actions = actions.reshape(*along.shape[:2], -1)
+            if first is not None:
+                actions[:, 0] = first
+            return actions
+
+        rolled = rollout(self.models.dynamics, self.models.termination, act, states, horizon)
+        refined, actions = refine(rolled, lambda r, a: self.sample_states(r, a, generator), relabel, iterations,
+                                  self.preset.refinement.update)
+        return refined, actions, rolled.disagreement.square().mean(-1).sqrt()
+
+    def sample_states(self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 512) -> Tensor:
+        """Draw s_1 … s_L (B, L, O) ~ p_θ(· | s_0, actions) (Eq. 7), normalised.
+
+        Args:
+            rolled: the single-step rollout.
+            actions: (B, L, A), whose states are asked for.
+            generator: of the noise.
+            rows: windows per network call, so that memory does not grow with B.
+        """
+        if self.error_scale is not None:
+            whole = condition(rolled, self.error_scale(rolled.disagreement), actions)
+        else:
+            whole = Condition(rolled.states[:, 0], actions, torch.ones_like(rolled.alive))
+        out = []
+        for begin in range(0, len(actions), rows):
+            c = whole.rows(slice(begin, begin + rows))
+            shape = (len(c.starts), actions.shape[1], c.starts.shape[1])
+            x = sample(lambda x, sigma, c=c: self.models.denoiser(x, sigma, c), shape, self.preset.sampler, generator,  # type: ignore[misc]
+                       self.device)
+            out.append(x if c.anchor is None else c.anchor + c.scale * x)  # type: ignore[operator]
+        return torch.cat(out)
+
+    def _trajectories(self, states: Tensor, actions: Tensor, uncertainties: Tensor) -> Trajectories:
+        """Score and cut: rewards from r_ψ, the end at the first terminal state."""
+        horizon = actions.shape[1]
+        rewards = self.models.reward(states[:, :-1], actions, states[:, 1:])
+        terminal = self.models.termination.terminal(states[:, 1:])
+        terminated = terminal.any(1)
+        lengths = torch.where(terminated, terminal.float().argmax(1) + 1, horizon)
+        observations = self.normalizer.denormalize(states)
+        return Trajectories(*(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties)))
+
+    def _act(self, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
+        """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
+        observations = self.normalizer.denormalize(states)
+        if seed is None:
+            actions = policy.act(observations, deterministic)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                actions = policy.act(observations, deterministic)
+        actions = torch.as_tensor(actions).to(self.device, torch.float32)
+        self._check_width("action", actions, self.spec.action_size)
+        return actions.clamp(self._low, self._high)
+
+    def _check_width(self, what: str, rows: Tensor, size: int) -> None:
+        if rows.dim() != 2 or rows.shape[1] != size:
+            raise DyDiffError(f"This world's {what}s are {size} numbers wide, but the {what}s given have shape {tuple(rows.shape)}.",
+                              f"Use {what}s of shape (B, {size}), flattened as gymnasium.spaces.flatten does.", usage=True)
+
+    def _normalized(self, starts: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+        states = torch.as_tensor(starts).to(self.device, torch.float32)
+        planned = torch.as_tensor(actions).to(self.device, torch.float32)
+        self._check_width("observation", states, self.spec.observation_size)
+        self._check_width("action", planned.flatten(0, 1), self.spec.action_size)
+        return self.normalizer.normalize(states), planned
+
+    def _like(self, model: ArrayOrTensor, values: Tensor) -> ArrayOrTensor:
+        return values.cpu().numpy() if isinstance(model, np.ndarray) else values  # type: ignore[return-value]
+
+    # --- on disk
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the folder ``path``: ``world.json`` and ``world.safetensors``, whole or not at all.
+
+        Raises:
+            DyDiffError: where ``path`` exists and ``overwrite`` is False.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise DyDiffError(f"{path} exists.", "Choose another folder, or pass overwrite=True (--overwrite).", usage=True)
+        partial = path.with_name(path.name + ".saving")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        tensors = {f"models.{name}": value for name, value in self.models.state_dict().items()}
+        tensors |= {"normalizer.mean": self.normalizer.mean, "normalizer.std": self.normalizer.std,
+                    "start_bank": torch.from_numpy(self.start_bank), "initial_bank": torch.from_numpy(self.initial_bank)}
+        if self.error_scale is not None:
+            tensors |= {"error_scale.intercept": self.error_scale.intercept, "error_scale.slope": self.error_scale.slope}
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial / "world.safetensors")
+        document = {"schema": SCHEMA, "spec": json.loads(self.spec.to_json()), "preset": self.preset.to_dict(), "record": self.record}
+        (partial / "world.json").write_text(json.dumps(document, indent=1))
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read a world that :meth:`save` wrote. Reads JSON and safetensors only: no code runs.
+
+        Raises:
+            DyDiffError: where the folder is missing, incomplete, damaged, or of a newer schema.
+        """
+        path = Path(path)
+        if not (path / "world.json").is_file():
+            raise DyDiffError(f"{path} is not a world (it has no world.json).", "Make one with: dydiff-env fit --dataset ID --out WORLD.")
+        again = "The folder is damaged or incomplete; fit the world again, or copy it whole."
+        try:
+            document = json.loads((path / "world.json").read_text())
+            if document["schema"] > SCHEMA:
+                raise DyDiffError(f"{path} has schema {document['schema']}, this version reads up to {SCHEMA}.", "Update dydiff-env.")
+            spec = DatasetSpec.from_json(json.dumps(document["spec"]))
+            preset = Preset.from_dict(document["preset"])
+            models = Models(spec, preset)
+            tensors = load_file(path / "world.safetensors")
+            models.load_state_dict({name[7:]: value for name, value in tensors.items() if name.startswith("models.")})
+            scale = (ErrorScale(tensors["error_scale.intercept"].to(device), tensors["error_scale.slope"].to(device))
+                     if "error_scale.slope" in tensors else None)
+            normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
+            if not all(math.isfinite(float(value.abs().max())) for name, value in tensors.items()
+                       if value.numel() and not name.endswith("threshold")):
+                raise DyDiffError(f"{path} holds numbers that are not finite.", again)
+            return cls(spec, preset, models.to(device), normalizer, scale, tensors["start_bank"].numpy(),
+                       tensors["initial_bank"].numpy(), document.get("record", {}))
+        except DyDiffError:
+            raise
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+            reason = str(error).splitlines()[0][:120] if str(error) else ""
+            raise DyDiffError(f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", again) from error
