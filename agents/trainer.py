@@ -1,0 +1,149 @@
+"""Training as people run it: progress, losses in a CSV, evaluation on a schedule, checkpoints, resume."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gymnasium.envs.registration import EnvSpec
+from torch import Tensor
+
+from dydiff_env.agents.agent import Agent
+from dydiff_env.agents.replay import Replay
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
+from dydiff_env.progress import progress_bar
+
+COLUMNS = ("updates", "seconds", "actor_loss", "critic_loss", "return_mean", "return_std", "length_mean",
+           "normalized_score")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run looks up from its updates.
+
+    Args:
+        log_every: updates between two rows of losses.
+        checkpoint_every: updates between two checkpoints.
+        eval_every: updates between two evaluations.
+        eval_episodes: episodes of an evaluation.
+    """
+
+    log_every: int = 1000
+    checkpoint_every: int = 10_000
+    eval_every: int = 5000
+    eval_episodes: int = 10
+
+
+class Log:
+    """Rows of a run in a CSV file, and in TensorBoard's format where a folder for it is given.
+
+    Args:
+        path: the CSV file; rows later than ``updates`` (written by a run that was killed) are dropped.
+        updates: of the run so far; 0 begins a new file.
+        tensorboard: folder for event files, or None.
+    """
+
+    def __init__(self, path: Path, updates: int = 0, tensorboard: Path | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        if updates and path.is_file():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["updates"]) <= updates]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("w", newline="")
+        self.writer = csv.DictWriter(self.file, COLUMNS, extrasaction="ignore")
+        self.writer.writeheader()
+        self.writer.writerows(self.rows)
+        self.file.flush()
+        self.events = _event_writer(tensorboard) if tensorboard else None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row and put it on disk."""
+        self.rows.append(row)
+        self.writer.writerow(row)
+        self.file.flush()
+        for name, value in row.items() if self.events else ():
+            self.events.add_scalar(name, value, row["updates"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self.file.close()
+        if self.events:
+            self.events.close()
+
+
+def train(agent: Agent, replay: Replay, steps: int, out: str | Path, *, schedule: Schedule | None = None,
+          env: str | EnvSpec | None = None, tensorboard: str | Path | None = None,
+          progress: bool = False) -> dict[str, Any]:
+    """Train until ``agent.updates == steps``, keeping a checkpoint at ``out`` and a CSV beside it.
+
+    A run that was killed goes on from its checkpoint: load the agent and call again. It ends with the weights of
+    the uninterrupted run, since batches depend on the update's number and noise on the generator in the checkpoint.
+
+    Args:
+        agent: new, or loaded from a checkpoint of this run.
+        replay: where batches come from.
+        steps: updates in all, those of earlier parts of the run included.
+        out: the checkpoint; losses and returns go to the same name with ``.csv``.
+        schedule: when to log, evaluate and keep a checkpoint.
+        env: where to evaluate (and once more at the end); None never does.
+        tensorboard: folder for event files.
+        progress: show a bar on a terminal.
+
+    Returns:
+        ``updates``, ``updates_per_second`` (evaluation not counted), ``returns`` (mean return of each evaluation
+        with its number of updates), ``normalized_score`` of the last, ``checkpoint`` and ``log``.
+    """
+    schedule, out = schedule or Schedule(), Path(out)
+    log_path = out.with_suffix(".csv")
+    log = Log(log_path, agent.updates, Path(tensorboard) if tensorboard else None)
+    begun, first, away, evaluated = time.perf_counter(), agent.updates, 0.0, -1
+    every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env else [])
+    losses: dict[str, Tensor] = {}
+
+    try:
+        with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
+            advance(agent.updates)
+            while agent.updates < steps:
+                done = agent.updates
+                stop = min(steps, *(done - done % interval + interval for interval in every))
+                agent.fit(replay, stop - done, lambda _, latest: losses.update(latest))
+                row: dict[str, Any] = {"updates": stop, "seconds": round(time.perf_counter() - begun - away, 3),
+                                       **{name: float(value) for name, value in losses.items()}}
+                paused = time.perf_counter()
+                if env and (stop % schedule.eval_every == 0 or stop == steps):
+                    row |= _evaluation(agent, env, schedule.eval_episodes)
+                    evaluated = stop
+                log.add(row)
+                if stop % schedule.checkpoint_every == 0 or stop == steps:
+                    agent.save(out)
+                away += time.perf_counter() - paused
+                advance(stop - done, f"return {row['return_mean']:.0f}" if evaluated == stop else None)
+    finally:
+        log.close()
+    seconds = time.perf_counter() - begun - away
+    evaluations = [row for row in log.rows if row.get("return_mean") not in (None, "")]
+    last = evaluations[-1].get("normalized_score") if evaluations else None
+    return {"updates": agent.updates, "updates_per_second": (agent.updates - first) / seconds if seconds else 0.0,
+            "returns": [[int(row["updates"]), float(row["return_mean"])] for row in evaluations],
+            "normalized_score": float(last) if last not in (None, "") else None,
+            "checkpoint": str(out), "log": str(log_path)}
+
+
+def _evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:
+    found = evaluate_returns(agent, env, episodes, seed=10_000 + agent.seed)
+    row = {"return_mean": float(found.returns.mean()), "return_std": float(found.returns.std()),
+           "length_mean": float(found.lengths.mean())}
+    scores = normalized_scores(found.returns, agent.spec)
+    return row if scores is None else row | {"normalized_score": float(scores.mean())}
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'.") from None
+    return SummaryWriter(str(folder))
