@@ -42,8 +42,8 @@ class MinariWriter:
         resumable: leave ``PATH.partial`` when a ``with`` block fails; otherwise it is removed.
 
     Raises:
-        DyDiffError: where ``path`` exists and ``overwrite`` is off, where an unfinished one is in the way, or the id
-            is not a Minari id.
+        DyDiffError: where ``path`` exists and ``overwrite`` is off, where an unfinished one is in the way,
+            or the id is not a Minari id.
     """
 
     def __init__(self, path: str | Path, spec: DatasetSpec, *, overwrite: bool = False, resume: bool = False,
@@ -151,7 +151,7 @@ class MinariWriter:
         self.notes.append(note)
 
     def _write_hdf5(self, path: Path) -> None:
-        """One group an episode, as Minari lays it out, by the low-level calls: h5py's others are far slower."""
+        """One group an episode, as Minari lays it out, by HDF5's low-level calls, which are far faster."""
         index = 0
         with h5py.File(path, "w", libver="latest", track_order=True) as file:
             for part in self._files():

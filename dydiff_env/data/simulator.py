@@ -1,0 +1,97 @@
+"""Making real environments: one clear error when they cannot be made, each of MuJoCo's warnings once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from dydiff_env.errors import DyDiffError
+
+Wrapper = Callable[[gym.Env], gym.Env]
+
+_seen: set[bytes] = set()
+
+
+def make_env(spec: str | EnvSpec, **kwargs: Any) -> gym.Env:
+    """``gymnasium.make`` of an id, or of the specification a dataset stores as JSON.
+
+    Raises:
+        DyDiffError: where the id is unknown or the environment's package is missing.
+    """
+    spec = _spec(spec)
+    return _make(str(getattr(spec, "id", spec)), lambda: gym.make(spec, **kwargs))
+
+
+def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper] = (),
+                 **kwargs: Any) -> gym.vector.SyncVectorEnv:
+    """``num_envs`` copies in one process, each inside ``wrappers``; a reset takes a step of its own."""
+    spec = _spec(spec)
+
+    def one() -> gym.Env:
+        env = gym.make(spec, disable_env_checker=True, **kwargs)
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
+
+    return _make(str(getattr(spec, "id", spec)), lambda: gym.vector.SyncVectorEnv([one] * num_envs))
+
+
+def _spec(spec: str | EnvSpec) -> str | EnvSpec:
+    if isinstance(spec, str) and spec.lstrip().startswith("{"):
+        known = EnvSpec.__dataclass_fields__
+        fields = {key: value for key, value in json.loads(spec).items() if key in known}
+        spec = EnvSpec.from_json(json.dumps(fields))
+    name = spec if isinstance(spec, str) else spec.id
+    if name.startswith(("PointMaze", "AntMaze", "Fetch", "Adroit", "FrankaKitchen")):
+        _register_robotics(name)
+    return spec
+
+
+def _register_robotics(name: str) -> None:
+    try:
+        import gymnasium_robotics
+    except ImportError as error:
+        raise DyDiffError(f"{name} comes from gymnasium-robotics, which is not installed.",
+                          "Run `pip install 'dydiff-env[maze]'`.") from error
+    gym.register_envs(gymnasium_robotics)
+
+
+def _make(name: str, make: Callable[[], Any]) -> Any:
+    try:
+        with warnings_once():
+            return make()
+    except (gym.error.Error, ImportError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DyDiffError(f"The environment {name} cannot be made: {reason}",
+                          "Check the id and install the package it comes from.") from error
+
+
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Show what native code prints to stderr inside, but each line once per process.
+
+    MuJoCo's compiler warns there each time it loads a model: a vector of 64 would say the same 64 times.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        saved = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            caught.seek(0)
+            fresh = [line for line in caught.read().splitlines() if line.strip() and line not in _seen]
+            _seen.update(fresh)
+            if fresh:
+                os.write(2, b"\n".join(fresh) + b"\n")
