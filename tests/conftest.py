@@ -55,3 +55,19 @@ def hopper_folder(tmp_path_factory) -> Path:
 def hopper_dataset(hopper_folder) -> Dataset:
     """The same, loaded."""
     return load_dataset(hopper_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(hopper_dataset):
+    """A world small enough to fit in seconds; what it dreams is rough."""
+    from dydiff_env.world.world import World
+
+    return World.fit(hopper_dataset, preset="tiny", seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_world_path(tiny_world, tmp_path_factory) -> Path:
+    """The same, saved."""
+    path = tmp_path_factory.mktemp("world") / "world"
+    tiny_world.save(path)
+    return path
