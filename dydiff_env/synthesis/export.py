@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dydiff_env.data.dataset import fingerprint
 from dydiff_env.data.minari_writer import (
     MinariWriter,
     check_dataset_id,
@@ -187,8 +188,9 @@ def _same_recipe(writer: MinariWriter, recipe: dict[str, Any]) -> None:
 
 
 def _world_facts(world: World) -> dict[str, Any]:
+    tensors = [value.cpu().numpy() for value in world.models.state_dict().values()]
     return {
-        "fingerprint": world.fingerprint,
+        "fingerprint": fingerprint(*tensors, world.start_bank, world.initial_bank),
         "dataset_id": world.spec.dataset_id,
         "dataset_fingerprint": world.spec.fingerprint,
     }

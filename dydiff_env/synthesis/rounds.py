@@ -48,7 +48,7 @@ class RoundOptions:
     def check(self) -> None:
         """Raise DyDiffError for a value out of range."""
         find_filter(self.filter)
-        for name, low in (("trajectories", 1), ("horizon", 1), ("iterations", 0), ("batch", 1), ("seed", 0)):
+        for name, low in (("horizon", 1), ("iterations", 0), ("batch", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise DyDiffError(f"--{name} is {getattr(self, name)}.", f"Give {low} or more.", usage=True)
         if self.start not in ("dataset", "initial"):
@@ -57,6 +57,8 @@ class RoundOptions:
             raise DyDiffError(
                 f"--keep {self.keep} of --batch {self.batch} keeps nothing.", "Raise either.", usage=True
             )
+        if self.trajectories < 1:
+            raise DyDiffError(f"--trajectories is {self.trajectories}.", "Give 1 or more.", usage=True)
 
     def batches(self) -> list[int]:
         """Rollouts of each round: B_r, and in the last one just as many as give what is still missing."""
