@@ -9,15 +9,33 @@ import torch
 
 from dydiff_env.agents.agent import Agent, read_checkpoint
 from dydiff_env.agents.bc import BC, BCConfig
+from dydiff_env.agents.cql import CQL, CQLConfig
+from dydiff_env.agents.diffql import DiffQL, DiffQLConfig
 from dydiff_env.agents.replay import Batch, Replay
 from dydiff_env.agents.td3bc import TD3BC, TD3BCConfig
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
 
-ALGORITHMS: dict[str, type[Agent]] = {cls.algorithm: cls for cls in (TD3BC, BC)}
+ALGORITHMS: dict[str, type[Agent]] = {cls.algorithm: cls for cls in (TD3BC, CQL, DiffQL, BC)}
 
-__all__ = ["ALGORITHMS", "BC", "TD3BC", "Agent", "BCConfig", "Batch", "Replay", "Schedule", "TD3BCConfig",
-           "agent_class", "load_agent", "train"]
+__all__ = [
+    "ALGORITHMS",
+    "BC",
+    "CQL",
+    "TD3BC",
+    "Agent",
+    "BCConfig",
+    "Batch",
+    "CQLConfig",
+    "DiffQL",
+    "DiffQLConfig",
+    "Replay",
+    "Schedule",
+    "TD3BCConfig",
+    "agent_class",
+    "load_agent",
+    "train",
+]
 
 
 def agent_class(algorithm: str) -> type[Agent]:
@@ -27,7 +45,9 @@ def agent_class(algorithm: str) -> type[Agent]:
         DyDiffError: where there is none of that name.
     """
     if algorithm not in ALGORITHMS:
-        raise DyDiffError(f"There is no algorithm {algorithm!r}.", f"Use one of {', '.join(ALGORITHMS)}.", usage=True)
+        raise DyDiffError(
+            f"There is no algorithm {algorithm!r}.", f"Use one of {', '.join(ALGORITHMS)}.", usage=True
+        )
     return ALGORITHMS[algorithm]
 
 

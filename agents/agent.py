@@ -26,14 +26,14 @@ class Agent(nn.Module):
     """An offline agent for the spaces of a dataset.
 
     Inside, observations are standardised and actions lie in [−1, 1]; outside, both are in environment units.
-    A subclass has a frozen ``config_class``, its networks, ``update`` (one or more gradient steps) and ``policy``.
+    A subclass has a frozen ``config_class``, its networks, ``update`` (gradient steps) and ``policy``.
 
     Args:
         spec: of the data: its spaces fix the widths and the action bounds.
         config: hyper-parameters; the published ones when None.
         seed: of the initial weights, the batches and the noise.
         device: where the networks live.
-        world: path of the world that belongs to this agent; kept in the checkpoint, where ``export`` finds it.
+        world: path of the world that belongs to this agent; ``export`` finds it in the checkpoint.
 
     Raises:
         DyDiffError: where the action space has no finite bounds.
@@ -41,17 +41,32 @@ class Agent(nn.Module):
 
     algorithm: ClassVar[str]
     config_class: ClassVar[type]
+    observation_mean: Tensor
+    observation_std: Tensor
+    action_centre: Tensor
+    action_scale: Tensor
     group: int = 1  # how many batches one call of ``update`` may take
 
-    def __init__(self, spec: DatasetSpec, config: Any = None, *, seed: int = 0, device: torch.device | str = "cpu",
-                 world: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        config: Any = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        world: str | None = None,
+    ) -> None:
         super().__init__()
         space = spec.action_space
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
-            raise DyDiffError(f"The action space {space} has no finite bounds.", "Use data with a bounded Box of actions.")
+            raise DyDiffError(
+                f"The action space {space} has no finite bounds.", "Use data with a bounded Box of actions."
+            )
         self.spec, self.config, self.seed, self.world = spec, config or self.config_class(), seed, world
         self.device, self.updates = torch.device(device), 0
-        low, high = (torch.as_tensor(bound.reshape(-1), dtype=torch.float32) for bound in (space.low, space.high))
+        low, high = (
+            torch.as_tensor(bound.reshape(-1), dtype=torch.float32) for bound in (space.low, space.high)
+        )
         self.register_buffer("observation_mean", torch.zeros(spec.observation_size))
         self.register_buffer("observation_std", torch.ones(spec.observation_size))
         self.register_buffer("action_centre", (high + low) / 2)
@@ -63,7 +78,7 @@ class Agent(nn.Module):
             self.build(spec.observation_size, spec.action_size)
         self.to(self.device)
 
-    # -- what a subclass gives ------------------------------------------------------------------------------------
+    # What a subclass gives:
 
     def build(self, observation_size: int, action_size: int) -> None:
         """Make the networks and, through ``adam``, their optimisers."""
@@ -84,16 +99,22 @@ class Agent(nn.Module):
         """Actions in [−1, 1], (B, A), for standardised observations (B, O)."""
         raise NotImplementedError
 
-    def adam(self, name: str, *modules: nn.Module, rate: float) -> torch.optim.Optimizer:
-        """Adam over the modules' parameters, kept with the agent and its checkpoint."""
-        parameters = [parameter for module in modules for parameter in module.to(self.device).parameters()]
+    def adam(self, name: str, *trained: nn.Module | nn.Parameter, rate: float) -> torch.optim.Optimizer:
+        """Adam over modules' parameters or single ones, kept with the agent and its checkpoint."""
+        self.to(self.device)
+        parameters = [
+            parameter
+            for part in trained
+            for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
+        ]
         self.optimizers[name] = torch.optim.Adam(parameters, lr=rate, fused=True)
         return self.optimizers[name]
 
-    # -- what a user calls ----------------------------------------------------------------------------------------
+    # What a user calls:
 
-    def fit(self, replay: Replay, steps: int,
-            callback: Callable[[int, dict[str, Tensor]], None] | None = None) -> Self:
+    def fit(
+        self, replay: Replay, steps: int, callback: Callable[[int, dict[str, Tensor]], None] | None = None
+    ) -> Self:
         """Train for ``steps`` more updates; the first call also standardises observations by the logged data.
 
         Args:
@@ -104,15 +125,23 @@ class Agent(nn.Module):
         Returns:
             The agent itself.
         """
-        if (replay.observation_size, replay.action_size) != (len(self.observation_mean), len(self.action_scale)):
-            raise DyDiffError(f"The data have (O, A) = {(replay.observation_size, replay.action_size)}, the agent "
-                              f"{(len(self.observation_mean), len(self.action_scale))}.",
-                              "Train on data of the agent's own environment.", usage=True)
+        if (replay.observation_size, replay.action_size) != (
+            len(self.observation_mean),
+            len(self.action_scale),
+        ):
+            raise DyDiffError(
+                f"The data have (O, A) = {(replay.observation_size, replay.action_size)}, the agent "
+                f"{(len(self.observation_mean), len(self.action_scale))}.",
+                "Train on data of the agent's own environment.",
+                usage=True,
+            )
         if self.updates == 0:
             std, mean = torch.std_mean(replay.real_observations.double(), 0, correction=0)
             self.observation_mean.copy_(mean)
             self.observation_std.copy_(std + 1e-3)  # as TD3BC does
-        for batch in replay.batches(steps, self.config.batch_size, start=self.updates, seed=self.seed, group=self.group):
+        for batch in replay.batches(
+            steps, self.config.batch_size, start=self.updates, seed=self.seed, group=self.group
+        ):
             losses = self.update(self._inside(batch))
             self.updates += len(batch.rewards)
             if callback:
@@ -123,10 +152,11 @@ class Agent(nn.Module):
         return batch._replace(
             observations=(batch.observations - self.observation_mean) / self.observation_std,
             actions=(batch.actions - self.action_centre) / self.action_scale,
-            next_observations=(batch.next_observations - self.observation_mean) / self.observation_std)
+            next_observations=(batch.next_observations - self.observation_mean) / self.observation_std,
+        )
 
     def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A) for observations (B, O), environment units; what TorchScript and ONNX exports hold."""
+        """Actions (B, A) for observations (B, O), environment units; exports hold this."""
         inside = self.policy((observations - self.observation_mean) / self.observation_std, deterministic)
         return inside.clamp(-1, 1) * self.action_scale + self.action_centre
 
@@ -135,13 +165,17 @@ class Agent(nn.Module):
         """Actions (B, A) for flattened observations (B, O), environment units."""
         return self(observations.to(self.device, torch.float32), deterministic)
 
-    def predict(self, observation: Any, state: tuple[np.ndarray, ...] | None = None,
-                episode_start: np.ndarray | None = None,
-                deterministic: bool = True) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Stable-Baselines3's ``predict``.
 
         Args:
-            observation: one observation or a batch of them, as the environment gives it (a dict for Dict spaces).
+            observation: one observation or a batch, as the environment gives it (a dict for Dict spaces).
             state: recurrent state; not used, handed back.
             episode_start: not used.
             deterministic: False samples where the policy is stochastic.
@@ -155,8 +189,11 @@ class Agent(nn.Module):
         single = _is_single(self.spec.observation_space, observation)
         rows = flatten_batch(self.spec.observation_space, _lift(observation) if single else observation)
         if rows.shape[1] != len(self.observation_mean):
-            raise DyDiffError(f"The observation has {rows.shape[1]} numbers, the agent's space {len(self.observation_mean)}.",
-                              "Use an environment with the spaces of the agent's data.")
+            raise DyDiffError(
+                f"The observation has {rows.shape[1]} numbers, the agent expects "
+                f"{len(self.observation_mean)}.",
+                "Use an environment with the spaces of the agent's data.",
+            )
         space = self.spec.action_space
         assert space.shape is not None
         actions = self.act(torch.from_numpy(rows), deterministic).cpu().numpy()
@@ -168,11 +205,22 @@ class Agent(nn.Module):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        torch.save({"format": FORMAT, "version": VERSION, "algorithm": self.algorithm, "config": asdict(self.config),
-                    "state": dict(self.state_dict()), "spec": self.spec.to_json(), "world": self.world,
-                    "updates": self.updates, "seed": self.seed, "generator": self.generator.get_state(),
-                    "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}},
-                   partial)
+        torch.save(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "algorithm": self.algorithm,
+                "config": asdict(self.config),
+                "state": dict(self.state_dict()),
+                "spec": self.spec.to_json(),
+                "world": self.world,
+                "updates": self.updates,
+                "seed": self.seed,
+                "generator": self.generator.get_state(),
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            },
+            partial,
+        )
         os.replace(partial, path)
         return path
 
@@ -185,17 +233,26 @@ class Agent(nn.Module):
         """
         checkpoint = read_checkpoint(path)
         if checkpoint["algorithm"] != cls.algorithm:
-            raise DyDiffError(f"{path} holds a {checkpoint['algorithm']} agent, not {cls.algorithm}.",
-                              "Use dydiff_env.agents.load_agent, which reads any.")
+            raise DyDiffError(
+                f"{path} holds a {checkpoint['algorithm']} agent, not {cls.algorithm}.",
+                "Use dydiff_env.agents.load_agent, which reads any.",
+            )
         return cls.from_checkpoint(checkpoint, device)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> Self:
         """The agent in a checkpoint that ``read_checkpoint`` read."""
-        fields = {name: tuple(value) if isinstance(value, list) else value
-                  for name, value in checkpoint["config"].items()}
-        agent = cls(DatasetSpec.from_json(checkpoint["spec"]), cls.config_class(**fields), seed=checkpoint["seed"],
-                    device=device, world=checkpoint["world"])
+        fields = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in checkpoint["config"].items()
+        }
+        agent = cls(
+            DatasetSpec.from_json(checkpoint["spec"]),
+            cls.config_class(**fields),
+            seed=checkpoint["seed"],
+            device=device,
+            world=checkpoint["world"],
+        )
         agent.load_state_dict(checkpoint["state"])
         agent.updates = checkpoint["updates"]
         for name, optimizer in agent.optimizers.items():
@@ -216,12 +273,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DyDiffError(f"There is no checkpoint {path}.", "Make one with `dydiff-env train`.") from None
     except Exception as error:  # torch raises a different type for each way a file can be broken
-        raise DyDiffError(f"{path} is not a readable checkpoint ({type(error).__name__}).",
-                          "Give a file that `dydiff-env train` wrote; write it again if it was cut short.") from None
+        raise DyDiffError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}).",
+            "Give a file that `dydiff-env train` wrote; write it again if it was cut short.",
+        ) from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise DyDiffError(f"{path} is no agent checkpoint.", "Give a file that `dydiff-env train` wrote.")
     if checkpoint["version"] > VERSION:
-        raise DyDiffError(f"{path} has version {checkpoint['version']}, newer than {VERSION}.", "Update dydiff-env.")
+        raise DyDiffError(
+            f"{path} has version {checkpoint['version']}, newer than {VERSION}.", "Update dydiff-env."
+        )
     return checkpoint
 
 

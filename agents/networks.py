@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 
@@ -15,17 +16,17 @@ class _Mish(torch.autograd.Function):
     """x tanh(softplus(x)), through one exponential: with n = eˣ(eˣ + 2) it is x n / (n + 2)."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         # Beyond 20 the activation is the identity in float32; the bound keeps e²ˣ finite.
         e = x.clamp(max=20).exp_()
         n = (e + 2).mul_(e)
         tanh = n.div_(n + 2)
-        ctx.save_for_backward(x, e, tanh)  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, e, tanh)
         return x * tanh
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        x, e, tanh = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, e, tanh = ctx.saved_tensors
         # d/dx: tanh + x (1 − tanh²) sigmoid(x), and sigmoid(x) = eˣ / (1 + eˣ)
         slope = (1 - tanh * tanh).mul_(x).mul_(e).div_(e + 1).add_(tanh)
         return slope.mul_(gradient)
@@ -47,7 +48,7 @@ def relu() -> nn.Module:
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = relu) -> nn.Sequential:
     """Linear layers of ``sizes`` with an activation between every two."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -62,8 +63,13 @@ class QNetwork(nn.Module):
         activation: makes the activation between layers.
     """
 
-    def __init__(self, observation_size: int, action_size: int, hidden: Sequence[int] = (256, 256),
-                 activation: Callable[[], nn.Module] = relu) -> None:
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: Callable[[], nn.Module] = relu,
+    ) -> None:
         super().__init__()
         self.observation_size = observation_size
         self.layers = mlp((observation_size + action_size, *hidden, 1), activation)
@@ -80,7 +86,7 @@ class QNetwork(nn.Module):
         return self.layers[1:](hidden.flatten(0, 1)).view(actions.shape[:2])
 
 
-class frozen:  # noqa: N801  (reads as a statement: with frozen(critic): ...)
+class frozen:
     """Within this block the modules' parameters gather no gradients; gradients still flow through them."""
 
     def __init__(self, *modules: nn.Module) -> None:

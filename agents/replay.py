@@ -37,8 +37,8 @@ class Replay:
     Args:
         real: logged data: one source or several.
         synthetic: generated data: none, one source or several.
-        real_ratio: share α of logged rows in each batch (Table 4). Over any number of batches the logged rows are
-            ⌊α B n⌋ in all, so that a batch of 256 at .6 has 153 or 154 of them. Without synthetic data it is 1.
+        real_ratio: share α of logged rows in each batch (Table 4). The first n batches have ⌊α B n⌋ of them
+            in all, so that a batch of 256 at .6 has 153 or 154. Without synthetic data it is 1.
         real_weights: how often each logged source is drawn, relative to the others; by its size when None.
         synthetic_weights: the same for the synthetic sources.
         device: where the transitions are kept.
@@ -47,13 +47,22 @@ class Replay:
         DyDiffError: for a ratio outside [0, 1], sources of different widths, or weights that do not fit.
     """
 
-    def __init__(self, real: Source | Sequence[Source], synthetic: Source | Sequence[Source] = (), *,
-                 real_ratio: float = 0.6, real_weights: Sequence[float] | None = None,
-                 synthetic_weights: Sequence[float] | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        real: Source | Sequence[Source],
+        synthetic: Source | Sequence[Source] = (),
+        *,
+        real_ratio: float = 0.6,
+        real_weights: Sequence[float] | None = None,
+        synthetic_weights: Sequence[float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if not 0 <= real_ratio <= 1:
             raise DyDiffError(f"The real ratio is {real_ratio}.", "Give a share between 0 and 1.", usage=True)
-        real, synthetic = ([group] if isinstance(group, Dataset | Trajectories) else list(group)
-                           for group in (real, synthetic))
+        real, synthetic = (
+            [group] if isinstance(group, Dataset | Trajectories) else list(group)
+            for group in (real, synthetic)
+        )
         if not real:
             raise DyDiffError("A replay needs logged data.", "Give at least one dataset.", usage=True)
         self.real_ratio = real_ratio if synthetic else 1.0
@@ -61,14 +70,17 @@ class Replay:
         self.observation_size, self.action_size = _widths(real[0])
         for source in (*real, *synthetic):
             if _widths(source) != (self.observation_size, self.action_size):
-                raise DyDiffError(f"Sources differ: (O, A) = {_widths(source)} beside "
-                                  f"{(self.observation_size, self.action_size)}.",
-                                  "Mix only data of one environment.", usage=True)
+                raise DyDiffError(
+                    f"Sources differ: (O, A) = {_widths(source)} beside "
+                    f"{(self.observation_size, self.action_size)}.",
+                    "Mix only data of one environment.",
+                    usage=True,
+                )
         self._sizes = torch.tensor([len(table) for table in tables])
         self._starts = self._sizes.cumsum(0) - self._sizes
-        self._real = _cumulative(self._sizes[:len(real)], real_weights)
-        self._synthetic = _cumulative(self._sizes[len(real):], synthetic_weights) if synthetic else None
-        self.real_rows = int(self._sizes[:len(real)].sum())
+        self._real = _cumulative(self._sizes[: len(real)], real_weights)
+        self._synthetic = _cumulative(self._sizes[len(real) :], synthetic_weights) if synthetic else None
+        self.real_rows = int(self._sizes[: len(real)].sum())
         self._table = torch.cat(tables).to(device) if len(tables) > 1 else tables[0].to(device)
 
     def __len__(self) -> int:
@@ -77,13 +89,14 @@ class Replay:
     @property
     def real_observations(self) -> Tensor:
         """(T, O) observations of all logged transitions."""
-        return self._table[:self.real_rows, :self.observation_size]
+        return self._table[: self.real_rows, : self.observation_size]
 
-    def batches(self, updates: int, batch_size: int = 256, *, start: int = 0, seed: int = 0,
-                group: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, updates: int, batch_size: int = 256, *, start: int = 0, seed: int = 0, group: int = 1
+    ) -> Iterator[Batch]:
         """Draw batches for the updates ``start`` … ``start + updates − 1`` of a run.
 
-        What update n sees depends on ``seed`` and n alone, so that a resumed run sees what it would have seen.
+        What update n sees depends on ``seed`` and n alone: a resumed run sees what it would have seen.
 
         Args:
             updates: how many batches in all.
@@ -101,7 +114,7 @@ class Replay:
             rows = self._draw(first, block, batch_size, seed)  # (block, B, columns)
             while update < min(end, first + block):
                 stop = min(end, update - update % group + group)
-                yield self._split(rows[update - first:stop - first])
+                yield self._split(rows[update - first : stop - first])
                 update = stop
 
     def real_counts(self, first: int, batches: int, batch_size: int) -> Tensor:
@@ -123,7 +136,8 @@ class Replay:
 
     def _split(self, rows: Tensor) -> Batch:
         observations, actions, rewards, following, terminated = rows.split(
-            [self.observation_size, self.action_size, 1, self.observation_size, 1], -1)
+            [self.observation_size, self.action_size, 1, self.observation_size, 1], -1
+        )
         return Batch(observations, actions, rewards.squeeze(-1), following, terminated.squeeze(-1))
 
 
@@ -131,10 +145,13 @@ def _cumulative(sizes: Tensor, weights: Sequence[float] | None) -> Tensor:
     """Upper ends of each source's share of [0, 1)."""
     share = sizes.double() if weights is None else torch.tensor(weights, dtype=torch.float64)
     if share.shape != sizes.shape or bool((share < 0).any()) or float(share.sum()) <= 0:
-        raise DyDiffError(f"Weights {weights} do not fit {len(sizes)} sources.",
-                          "Give one non-negative weight a source, not all zero.", usage=True)
+        raise DyDiffError(
+            f"Weights {weights} do not fit {len(sizes)} sources.",
+            "Give one non-negative weight a source, not all zero.",
+            usage=True,
+        )
     ends = share.cumsum(0) / share.sum()
-    ends[int(share.nonzero().max()):] = 1.0  # exactly, so that no draw falls behind the last source
+    ends[int(share.nonzero().max()) :] = 1.0  # exactly, so that no draw falls behind the last source
     return ends
 
 
@@ -146,13 +163,23 @@ def _rows(source: Source) -> Tensor:
     """One row (s, a, r, s', terminated) a transition: a batch is then one gather."""
     if isinstance(source, Dataset):
         flat = source.flat()
-        columns = [flat.observations, flat.actions, flat.rewards[:, None], flat.next_observations,
-                   flat.terminated[:, None]]
+        columns = [
+            flat.observations,
+            flat.actions,
+            flat.rewards[:, None],
+            flat.next_observations,
+            flat.terminated[:, None],
+        ]
     else:
         mask = source.mask
         last = np.arange(source.horizon) == source.lengths[:, None] - 1
-        columns = [source.observations[:, :-1][mask], source.actions[mask], source.rewards[mask][:, None],
-                   source.observations[:, 1:][mask], (last & source.terminations[:, None])[mask][:, None]]
+        columns = [
+            source.observations[:, :-1][mask],
+            source.actions[mask],
+            source.rewards[mask][:, None],
+            source.observations[:, 1:][mask],
+            (last & source.terminations[:, None])[mask][:, None],
+        ]
     table = torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32))
     if not len(table):
         raise DyDiffError("A data source has no transitions.", "Give data with at least one step.")

@@ -60,10 +60,11 @@ class TD3BC(Agent):
         self.critic_optimizer = self.adam("critic", self.q1, self.q2, rate=config.learning_rate)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One critic step a batch, then, every ``policy_freq`` of them, one step of the actor and the targets."""
+        """A critic step a batch and, every ``policy_freq`` of them, one of the actor and the targets."""
         # The targets stand still until the actor moves: one larger product serves all K batches.
-        targets = self.target_values(batch.next_observations.flatten(0, 1), batch.rewards.flatten(),
-                                     batch.terminated.flatten()).view_as(batch.rewards)
+        targets = self.target_values(
+            batch.next_observations.flatten(0, 1), batch.rewards.flatten(), batch.terminated.flatten()
+        ).view_as(batch.rewards)
         for k, target in enumerate(targets):
             losses = {"critic_loss": self.update_critics(batch.observations[k], batch.actions[k], target)}
         if (self.updates + len(targets)) % self.config.policy_freq == 0:
@@ -83,7 +84,9 @@ class TD3BC(Agent):
 
     def update_critics(self, observations: Tensor, actions: Tensor, target: Tensor) -> Tensor:
         """One step on Σ_i (Q_i(s, a) − y)²."""
-        loss = F.mse_loss(self.q1(observations, actions), target) + F.mse_loss(self.q2(observations, actions), target)
+        loss = F.mse_loss(self.q1(observations, actions), target) + F.mse_loss(
+            self.q2(observations, actions), target
+        )
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()

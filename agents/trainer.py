@@ -17,8 +17,16 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
 from dydiff_env.progress import progress_bar
 
-COLUMNS = ("updates", "seconds", "actor_loss", "critic_loss", "return_mean", "return_std", "length_mean",
-           "normalized_score")
+COLUMNS = (
+    "updates",
+    "seconds",
+    "actor_loss",
+    "critic_loss",
+    "return_mean",
+    "return_std",
+    "length_mean",
+    "normalized_score",
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,9 @@ class Log:
         self.rows.append(row)
         self.writer.writerow(row)
         self.file.flush()
-        for name, value in row.items() if self.events else ():
-            self.events.add_scalar(name, value, row["updates"])
+        if self.events is not None:
+            for name, value in row.items():
+                self.events.add_scalar(name, value, row["updates"])
 
     def close(self) -> None:
         """Close the files."""
@@ -75,13 +84,21 @@ class Log:
             self.events.close()
 
 
-def train(agent: Agent, replay: Replay, steps: int, out: str | Path, *, schedule: Schedule | None = None,
-          env: str | EnvSpec | None = None, tensorboard: str | Path | None = None,
-          progress: bool = False) -> dict[str, Any]:
+def train(
+    agent: Agent,
+    replay: Replay,
+    steps: int,
+    out: str | Path,
+    *,
+    schedule: Schedule | None = None,
+    env: str | EnvSpec | None = None,
+    tensorboard: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Train until ``agent.updates == steps``, keeping a checkpoint at ``out`` and a CSV beside it.
 
-    A run that was killed goes on from its checkpoint: load the agent and call again. It ends with the weights of
-    the uninterrupted run, since batches depend on the update's number and noise on the generator in the checkpoint.
+    A run that was killed goes on from its checkpoint: load the agent and call again. It ends with the weights
+    of the uninterrupted run: batches depend on the update's number, noise on the checkpoint's generator.
 
     Args:
         agent: new, or loaded from a checkpoint of this run.
@@ -94,8 +111,8 @@ def train(agent: Agent, replay: Replay, steps: int, out: str | Path, *, schedule
         progress: show a bar on a terminal.
 
     Returns:
-        ``updates``, ``updates_per_second`` (evaluation not counted), ``returns`` (mean return of each evaluation
-        with its number of updates), ``normalized_score`` of the last, ``checkpoint`` and ``log``.
+        ``updates``, ``updates_per_second`` (evaluation not counted), ``returns`` (pairs: updates, mean return),
+        ``normalized_score`` of the last evaluation, ``checkpoint`` and ``log``.
     """
     schedule, out = schedule or Schedule(), Path(out)
     log_path = out.with_suffix(".csv")
@@ -111,11 +128,14 @@ def train(agent: Agent, replay: Replay, steps: int, out: str | Path, *, schedule
                 done = agent.updates
                 stop = min(steps, *(done - done % interval + interval for interval in every))
                 agent.fit(replay, stop - done, lambda _, latest: losses.update(latest))
-                row: dict[str, Any] = {"updates": stop, "seconds": round(time.perf_counter() - begun - away, 3),
-                                       **{name: float(value) for name, value in losses.items()}}
+                row: dict[str, Any] = {
+                    "updates": stop,
+                    "seconds": round(time.perf_counter() - begun - away, 3),
+                    **{name: float(value) for name, value in losses.items()},
+                }
                 paused = time.perf_counter()
                 if env and (stop % schedule.eval_every == 0 or stop == steps):
-                    row |= _evaluation(agent, env, schedule.eval_episodes)
+                    row |= evaluation(agent, env, schedule.eval_episodes)
                     evaluated = stop
                 log.add(row)
                 if stop % schedule.checkpoint_every == 0 or stop == steps:
@@ -127,16 +147,24 @@ def train(agent: Agent, replay: Replay, steps: int, out: str | Path, *, schedule
     seconds = time.perf_counter() - begun - away
     evaluations = [row for row in log.rows if row.get("return_mean") not in (None, "")]
     last = evaluations[-1].get("normalized_score") if evaluations else None
-    return {"updates": agent.updates, "updates_per_second": (agent.updates - first) / seconds if seconds else 0.0,
-            "returns": [[int(row["updates"]), float(row["return_mean"])] for row in evaluations],
-            "normalized_score": float(last) if last not in (None, "") else None,
-            "checkpoint": str(out), "log": str(log_path)}
+    return {
+        "updates": agent.updates,
+        "updates_per_second": (agent.updates - first) / seconds if seconds else 0.0,
+        "returns": [[int(row["updates"]), float(row["return_mean"])] for row in evaluations],
+        "normalized_score": float(last) if last not in (None, "") else None,
+        "checkpoint": str(out),
+        "log": str(log_path),
+    }
 
 
-def _evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:
+def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:
+    """A row of the log: returns in the real environment, from resets that the agent's seed fixes."""
     found = evaluate_returns(agent, env, episodes, seed=10_000 + agent.seed)
-    row = {"return_mean": float(found.returns.mean()), "return_std": float(found.returns.std()),
-           "length_mean": float(found.lengths.mean())}
+    row = {
+        "return_mean": float(found.returns.mean()),
+        "return_std": float(found.returns.std()),
+        "length_mean": float(found.lengths.mean()),
+    }
     scores = normalized_scores(found.returns, agent.spec)
     return row if scores is None else row | {"normalized_score": float(scores.mean())}
 

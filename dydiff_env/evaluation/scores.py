@@ -1,17 +1,17 @@
-"""Returns of a policy in a real environment, and what is made of them: normalised scores, means, intervals."""
+"""Returns of a policy in a real environment, and what is made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
+from dydiff_env.data.simulator import make_vec_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
 
@@ -29,11 +29,14 @@ class Episodes:
     lengths: np.ndarray
 
     def document(self, spec: DatasetSpec | None = None) -> dict[str, object]:
-        """The JSON document of ``dydiff-env evaluate``, with normalised scores where ``spec`` has references."""
+        """The JSON document of ``dydiff-env evaluate``, with a normalised score where ``spec`` can tell."""
         low, high = bootstrap_interval(self.returns)
         document: dict[str, object] = {
-            "return_mean": float(self.returns.mean()), "return_ci": [low, high],
-            "length_mean": float(self.lengths.mean()), "episodes": len(self.returns)}
+            "return_mean": float(self.returns.mean()),
+            "return_ci": [low, high],
+            "length_mean": float(self.lengths.mean()),
+            "episodes": len(self.returns),
+        }
         scores = None if spec is None else normalized_scores(self.returns, spec)
         if scores is not None:
             document["normalized_score"] = float(scores.mean())
@@ -47,12 +50,21 @@ def environment_of(spec: DatasetSpec) -> EnvSpec:
         DyDiffError: where the dataset does not say.
     """
     if spec.env_spec is None:
-        raise DyDiffError(f"{spec.dataset_id} does not say which environment it comes from.", "Name one with --env.")
+        raise DyDiffError(
+            f"{spec.dataset_id} does not say which environment it comes from.", "Name one with --env."
+        )
     return EnvSpec.from_json(spec.env_spec)
 
 
-def evaluate_returns(policy: Policy, env: str | EnvSpec, episodes: int = 10, *, seed: int = 0,
-                     deterministic: bool = True, num_envs: int | None = None) -> Episodes:
+def evaluate_returns(
+    policy: Policy,
+    env: str | EnvSpec,
+    episodes: int = 10,
+    *,
+    seed: int = 0,
+    deterministic: bool = True,
+    num_envs: int | None = None,
+) -> Episodes:
     """Run a policy in copies of an environment, all acted on as one batch.
 
     Args:
@@ -71,21 +83,25 @@ def evaluate_returns(policy: Policy, env: str | EnvSpec, episodes: int = 10, *, 
     """
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
-    vector = _make(env, num_envs)
+    vector = make_vec_env(env, num_envs)
     try:
         space = vector.single_observation_space
         observations, _ = vector.reset(seed=seed)
         finished: list[list[tuple[float, int]]] = [[] for _ in range(num_envs)]
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
         starting = np.zeros(num_envs, bool)  # these copies spend the coming step on their reset
-        resets_late = vector.metadata.get("autoreset_mode") != gym.vector.AutoresetMode.SAME_STEP
         while any(len(done) < due for done, due in zip(finished, share, strict=True)):
             rows = torch.from_numpy(flatten_batch(space, observations))
             actions = policy.act(rows, deterministic).detach().cpu().numpy()
             if actions.size != np.prod(vector.action_space.shape or ()):
-                raise DyDiffError(f"The policy gives {actions.shape[1:]} actions, {_name(env)} takes "
-                                  f"{vector.single_action_space.shape}.", "Evaluate it in its own environment.")
-            observations, rewards, terminated, truncated, _ = vector.step(actions.reshape(vector.action_space.shape))
+                raise DyDiffError(
+                    f"The policy gives {actions.shape[1:]} actions, {_name(env)} takes "
+                    f"{vector.single_action_space.shape}.",
+                    "Evaluate it in its own environment.",
+                )
+            observations, rewards, terminated, truncated, _ = vector.step(
+                actions.reshape(vector.action_space.shape)
+            )
             returns += np.where(starting, 0.0, rewards)
             lengths += ~starting
             ended = (terminated | truncated) & ~starting
@@ -93,7 +109,7 @@ def evaluate_returns(policy: Policy, env: str | EnvSpec, episodes: int = 10, *, 
                 if len(finished[i]) < share[i]:
                     finished[i].append((float(returns[i]), int(lengths[i])))
                 returns[i], lengths[i] = 0.0, 0
-            starting = ended & resets_late
+            starting = ended
     finally:
         vector.close()
     pairs = [pair for done in finished for pair in done]
@@ -107,7 +123,7 @@ def normalized_scores(returns: np.ndarray, spec: DatasetSpec) -> np.ndarray | No
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the middle half (Agarwal et al. 2021); values at its edges count by the share that lies inside."""
+    """Mean of the middle half (Agarwal et al. 2021); edges count by the share inside."""
     ordered = np.sort(np.asarray(values, np.float64))
     edges = np.linspace(0, 1, len(ordered) + 1).clip(0.25, 0.75)
     return float(ordered @ np.diff(edges) / 0.5)
@@ -118,14 +134,6 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, samples: int = 2
     draws = np.random.default_rng(0).choice(values, (samples, len(values))).mean(1)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _make(env: str | EnvSpec, num_envs: int) -> gym.vector.VectorEnv:
-    try:
-        return gym.make_vec(env, num_envs=num_envs, vectorization_mode="sync")
-    except gym.error.Error as error:
-        raise DyDiffError(f"There is no environment {_name(env)}: {str(error).splitlines()[0]}",
-                          "Check the id; `pip install dydiff-env[maze]` brings PointMaze.") from None
 
 
 def _name(env: str | EnvSpec) -> str:

@@ -1,0 +1,219 @@
+"""Algorithm 1: train the agent, let it dream, keep the good rollouts, mix them in, and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from dydiff_env.agents.agent import Agent
+from dydiff_env.agents.replay import Replay
+from dydiff_env.agents.trainer import evaluation
+from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.loader import as_policy
+from dydiff_env.progress import progress_bar
+from dydiff_env.synthesis.filters import kept_count
+from dydiff_env.synthesis.rounds import RoundOptions, run_round
+from dydiff_env.world.world import World
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What decides a loop's result, together with world, data and agent.
+
+    Args:
+        rounds: how often to train and dream.
+        updates: gradient updates a round; in the first round on logged data alone.
+        batch: rollouts of a round, B_r.
+        horizon: their steps, L.
+        iterations: refinements M; the world's own when None, 0 is the plain single-step rollout.
+        filter: softmax, hardmax or none.
+        keep: share η that is kept.
+        temperature: of the softmax filter.
+        capacity: transitions the synthetic buffer holds; the oldest rounds leave first.
+        real_ratio: share of logged rows in a batch.
+        eval_episodes: real episodes after each round, where an environment is given.
+    """
+
+    rounds: int = 10
+    updates: int = 5000
+    batch: int = 2048
+    horizon: int = 100
+    iterations: int | None = None
+    filter: str = "softmax"
+    keep: float = 0.8
+    temperature: float = 0.05
+    capacity: int = 1_000_000
+    real_ratio: float = 0.6
+    eval_episodes: int = 10
+
+
+@dataclass
+class SyntheticBuffer:
+    """The kept rollouts of the latest rounds, one file a round, never more than ``capacity`` transitions.
+
+    Args:
+        folder: where the rounds lie, as ``round-0001.npz``.
+        capacity: most transitions; the newest round always stays.
+        rounds: the rounds held now, oldest first.
+    """
+
+    folder: Path
+    capacity: int
+    rounds: dict[int, Trajectories] = field(default_factory=dict)
+
+    def add(self, index: int, kept: Trajectories) -> None:
+        """Put round ``index`` on disk by one rename, and let the oldest ones go."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # What an earlier round pushed out is needed no more; what this one pushes out is, until it has ended.
+        for file in self.folder.glob("round-*.npz"):
+            if self.rounds and int(file.stem.removeprefix("round-")) < min(self.rounds):
+                file.unlink()
+        partial = self.folder / "round.partial"
+        with partial.open("wb") as stream:
+            np.savez(stream, **{name: part for name, part in vars(kept).items() if part is not None})
+        os.replace(partial, self._path(index))
+        self.rounds[index] = kept
+        self._shrink()
+
+    def restore(self, last: int) -> None:
+        """Read back what the buffer held after round ``last``; later rounds are unfinished and are dropped."""
+        for index in range(1, last + 1):
+            if self._path(index).is_file():
+                with np.load(self._path(index), allow_pickle=False) as arrays:
+                    self.rounds[index] = Trajectories(**arrays)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while (
+            len(self.rounds) > 1 and sum(int(t.lengths.sum()) for t in self.rounds.values()) > self.capacity
+        ):
+            del self.rounds[min(self.rounds)]
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"round-{index:04d}.npz"
+
+
+def loop(
+    agent: Agent,
+    world: World,
+    dataset: Dataset,
+    out: str | Path,
+    config: LoopConfig | None = None,
+    *,
+    env: str | EnvSpec | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Algorithm 1, a folder ``out`` with the checkpoint, the rollouts and a table of rounds.
+
+    Each round: train on the mix, dream with the agent from states of the data, filter, add to the buffer.
+    A loop that was killed goes on after its last whole round: load ``out/agent.pt`` and call again. It ends with
+    the result of the uninterrupted loop, since every draw depends on the seed and the round's number.
+
+    Args:
+        agent: new, or loaded from ``out/agent.pt``.
+        world: dreams for it.
+        dataset: logged data.
+        out: the run's folder.
+        config: what to do.
+        env: where to evaluate after each round; None never does.
+        progress: show a bar on a terminal.
+
+    Returns:
+        ``rounds`` (one dictionary a round), ``updates``, ``updates_per_second``, ``seconds``, ``checkpoint``.
+
+    Raises:
+        DyDiffError: where the agent does not fit the loop it is to resume.
+    """
+    config, out = config or LoopConfig(), Path(out)
+    done, rest = divmod(agent.updates, config.updates)
+    if rest or done > config.rounds:
+        raise DyDiffError(
+            f"The agent has {agent.updates} updates, a loop of {config.rounds} rounds of "
+            f"{config.updates} never saves that.",
+            "Begin with a new agent, or resume with the numbers the loop began with.",
+            usage=True,
+        )
+    options = RoundOptions(
+        trajectories=config.rounds * kept_count(config.keep, config.batch),
+        horizon=config.horizon,
+        iterations=world.iterations if config.iterations is None else config.iterations,
+        filter=config.filter,
+        keep=config.keep,
+        temperature=config.temperature,
+        batch=config.batch,
+        seed=agent.seed,
+    )
+    options.check()
+    policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
+    buffer.restore(done)
+    rows = _read_rows(out / "loop.json", config)[:done] if done else []
+    with progress_bar(f"loop {agent.algorithm}", config.rounds, progress) as advance:
+        advance(done)
+        for index in range(done + 1, config.rounds + 1):
+            begun = time.perf_counter()
+            replay = Replay(
+                dataset, list(buffer.rounds.values()), real_ratio=config.real_ratio, device=agent.device
+            )
+            agent.fit(replay, config.updates)
+            trained = time.perf_counter()
+            kept, statistics = run_round(world, policy, options, index - 1)
+            if len(kept):
+                buffer.add(index, kept)
+            row: dict[str, Any] = {
+                "round": index,
+                "updates": agent.updates,
+                "train_seconds": trained - begun,
+                "dream_seconds": time.perf_counter() - trained,
+                "synthetic_rows": len(replay) - replay.real_rows,
+                **{name: statistics[name] for name in ("kept", "transitions", "terminated", "uncertainty")},
+                "dream_return": (statistics["returns_all"] or {}).get("mean"),
+            }
+            if env is not None:
+                row |= evaluation(agent, env, config.eval_episodes)
+            rows.append(row)
+            # The table first: a kill between the two repeats the round and writes the same row again.
+            _write(
+                out / "loop.json", {"config": asdict(config), "algorithm": agent.algorithm, "rounds": rows}
+            )
+            agent.save(out / "agent.pt")
+            advance(1, f"return {row['return_mean']:.0f}" if env is not None else None)
+    seconds = sum(row["train_seconds"] for row in rows)
+    return {
+        "rounds": rows,
+        "updates": agent.updates,
+        "updates_per_second": agent.updates / seconds,
+        "seconds": seconds + sum(row["dream_seconds"] for row in rows),
+        "checkpoint": str(out / "agent.pt"),
+    }
+
+
+def _read_rows(path: Path, config: LoopConfig) -> list[dict[str, Any]]:
+    """The rounds so far of a loop with the same configuration."""
+    if not path.is_file():
+        return []
+    document: dict[str, Any] = json.loads(path.read_text())
+    for name, value in asdict(config).items():
+        if name not in ("rounds", "eval_episodes") and document["config"][name] != value:
+            raise DyDiffError(
+                f"{path.parent} was begun with {name} {document['config'][name]}, not {value}.",
+                "Resume with the numbers the loop began with.",
+                usage=True,
+            )
+    rows: list[dict[str, Any]] = document["rounds"]
+    return rows
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(document, indent=2))
+    os.replace(partial, path)
