@@ -107,11 +107,7 @@ class Dreams:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
             dream = self._dream(self.current[rows], 1, actions, free=True)
-            observations, rewards, terminated = (
-                dream.observations[:, 1],
-                dream.rewards[:, 0],
-                dream.terminations,
-            )
+            observations, rewards, terminated = dream.observations[:, 1], dream.rewards[:, 0], dream.terminations
             assert dream.uncertainties is not None
             uncertainties = dream.uncertainties[:, 0]
             replanned, window_steps = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)

@@ -19,6 +19,11 @@ from dydiff_env.envs.rendering import Renderer, make_renderer
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.world.world import World
 
+NO_STEPS = Steps(
+    np.zeros((0, 0), np.float32),
+    *(np.zeros(0, dtype) for dtype in (np.float32, bool, bool, np.float32, bool, np.int64)),
+)
+
 
 class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
     """``num_envs`` dreams of :class:`~dydiff_env.envs.dream.DyDiffDreamEnv`, imagined together.
@@ -103,12 +108,10 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         live, again = np.flatnonzero(~self._over), np.flatnonzero(self._over)
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
-        infos: dict[str, Any] = {}
-        if len(live):
-            step = self.dreams.step(live, flat[live])
-            rewards[live], terminated[live], truncated[live] = step.rewards, step.terminated, step.truncated
-            infos = self._infos(step, live)
-            self._draw(live, step)
+        step = self.dreams.step(live, flat[live]) if len(live) else NO_STEPS
+        rewards[live], terminated[live], truncated[live] = step.rewards, step.terminated, step.truncated
+        infos = self._infos(step, live)
+        self._draw(live, step)
         if len(again):  # next-step autoreset: this step only begins the new dream
             self._begin(again)
         self._over = terminated | truncated

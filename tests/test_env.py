@@ -1,0 +1,308 @@
+"""DyDiffDream-v0 keeps Gymnasium's promises and its own: the plan is followed, left, and re-imagined as documented."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dydiff_env.envs
+from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import as_policy
+
+dydiff_env.envs.register()
+
+
+class Push:
+    """A policy with feedback that needs no file."""
+
+    def act(self, observations: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
+        actions = 0.4 * torch.tanh(observations[:, 1:4] * 3 - observations[:, 5:8])
+        return actions if deterministic else actions + 0.1 * torch.randn_like(actions)
+
+
+def make(world, **options) -> gym.Env:
+    return gym.make("DyDiffDream-v0", world=world, **options)
+
+
+def make_vec(world, count: int, **options) -> gym.vector.VectorEnv:
+    return gym.make_vec("DyDiffDream-v0", num_envs=count, world=world, **options)
+
+
+def act(observations: np.ndarray) -> np.ndarray:
+    return Push().act(torch.as_tensor(np.float32(observations)).reshape(-1, 11)).numpy()
+
+
+@pytest.mark.parametrize("policy", [None, Push()])
+def test_gymnasium_and_sb3_checkers_pass_without_warnings(tiny_world_path, policy) -> None:
+    from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+    env = make(tiny_world_path, policy=policy, render_mode="rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # the spaces are the source environment's, which has no bounds either
+        warnings.filterwarnings("ignore", message=".*(minimum|maximum) value is -?infinity.*")
+        warnings.filterwarnings("ignore", message="Drawing numbers")
+        check_env(env.unwrapped)
+        sb3_check_env(env)
+
+
+def test_spaces_and_dtypes_are_the_sources(tiny_world, hopper_dataset) -> None:
+    env = make(tiny_world)
+    assert env.observation_space == hopper_dataset.spec.observation_space
+    assert env.action_space == hopper_dataset.spec.action_space
+    observation, _ = env.reset(seed=0)
+    assert observation.dtype == env.observation_space.dtype
+
+
+def test_following_the_plan_is_the_refined_dream(tiny_world) -> None:
+    horizon = tiny_world.horizon * 2 + 5  # two windows and a part of a third, chained
+    starts = tiny_world.sample_starts(1, seed=3)
+    dream = tiny_world.dream(as_policy(Push(), tiny_world.spec), starts, horizon, 2)
+    env = make(tiny_world, policy=Push(), horizon=horizon, iterations=2)
+    observation, _ = env.reset(seed=0, options={"observation": starts[0]})
+    for t in range(int(dream.lengths[0])):
+        np.testing.assert_allclose(observation, dream.observations[0, t], atol=1e-4)
+        observation, reward, terminated, truncated, info = env.step(dream.actions[0, t])
+        assert not info["replanned"] and info["window_step"] == t % tiny_world.horizon
+        assert reward == pytest.approx(dream.rewards[0, t], abs=1e-4)
+        assert info["uncertainty"] == pytest.approx(dream.uncertainties[0, t], abs=1e-4)
+    assert terminated == dream.terminations[0] and truncated == (not terminated)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_leaving_the_plan_reimagines_from_the_present(tiny_world, lazy: bool) -> None:
+    """Short windows lengthened later and whole windows at once show the same states."""
+    policy = as_policy(Push(), tiny_world.spec)
+    env = make(tiny_world, policy=policy, horizon=60, iterations=2)
+    assert env.unwrapped.dreams.first_steps == 4
+    if not lazy:
+        env.unwrapped.dreams.first_steps = 0
+    observation, _ = env.reset(seed=1)
+    for _ in range(3):
+        observation, *_ = env.step(act(observation)[0])
+    wrong = np.clip(act(observation)[0] + 0.3, -1, 1)
+    expected = tiny_world.dream(policy, np.float32(observation)[None], None, 2, first_actions=wrong[None])
+    observation, reward, *_, info = env.step(wrong)
+    assert info["replanned"] and info["window_step"] == 0
+    assert reward == pytest.approx(expected.rewards[0, 0], abs=1e-4)
+    for t in range(1, int(expected.lengths[0])):
+        np.testing.assert_allclose(observation, expected.observations[0, t], atol=1e-4)
+        observation, *_, info = env.step(expected.actions[0, t])
+        assert not info["replanned"]
+
+
+def test_without_a_policy_only_the_action_counts(tiny_world) -> None:
+    env = make(tiny_world)
+    observation, _ = env.reset(seed=5)
+    for _ in range(4):
+        action = env.action_space.sample()
+        expected = tiny_world.dream(None, np.float32(observation)[None], 1, first_actions=action[None])
+        observation, _, terminated, *_ = env.step(action)
+        np.testing.assert_allclose(observation, expected.observations[0, 1], atol=1e-5)
+        assert terminated == expected.terminations[0]
+        if terminated:
+            break
+
+
+@pytest.mark.parametrize("policy", [None, Push()])
+def test_a_row_of_the_batch_is_the_single_environment_of_its_seed(tiny_world, policy) -> None:
+    batch = make_vec(tiny_world, 3, policy=policy, horizon=9, autoreset_mode="NextStep")
+    singles = [make(tiny_world, policy=policy, horizon=9) for _ in range(3)]
+    observations, _ = batch.reset(seed=7)
+    alone = [env.reset(seed=7 + i)[0] for i, env in enumerate(singles)]
+    over = np.zeros(3, bool)
+    rng = np.random.default_rng(0)
+    for t in range(25):
+        np.testing.assert_allclose(observations, alone, atol=1e-4)
+        actions = act(observations) if t % 3 else rng.uniform(-1, 1, (3, 3)).astype(np.float32)
+        observations, rewards, terminated, truncated, infos = batch.step(actions)
+        for i, env in enumerate(singles):
+            if over[i]:
+                alone[i], over[i] = env.reset()[0], False
+                assert not infos["_uncertainty"][i]
+                continue
+            alone[i], reward, *ends, info = env.step(actions[i])
+            assert [terminated[i], truncated[i]] == ends
+            assert rewards[i] == pytest.approx(reward, abs=1e-4)
+            assert infos["uncertainty"][i] == pytest.approx(info["uncertainty"], abs=1e-4)
+            over[i] = any(ends)
+
+
+def test_same_step_autoreset_keeps_the_last_observation(tiny_world) -> None:
+    env = make_vec(tiny_world, 4, horizon=5, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env.reset(seed=0)
+    for _ in range(30):
+        observations, _, terminated, truncated, infos = env.step(np.zeros((4, 3), np.float32))
+        over = terminated | truncated
+        assert over.any() == ("final_obs" in infos)
+        if over.any():
+            np.testing.assert_array_equal(infos["_final_obs"], over)
+            row = int(np.flatnonzero(over)[0])
+            assert infos["final_obs"][row] in env.single_observation_space
+            assert not np.array_equal(infos["final_obs"][row], observations[row])
+            assert infos["final_info"]["uncertainty"][row] > 0
+        assert observations in env.observation_space
+
+
+def test_disabled_autoreset_and_reset_mask(tiny_world) -> None:
+    env = make_vec(tiny_world, 3, horizon=2, autoreset_mode="Disabled")
+    before, _ = env.reset(seed=0)
+    actions = np.zeros((3, 3), np.float32)
+    env.step(actions)
+    before, _, terminated, truncated, _ = env.step(actions)
+    assert (terminated | truncated).all()
+    with pytest.raises(ResetNeeded):
+        env.step(actions)
+    after, _ = env.reset(options={"reset_mask": np.array([True, False, True])})
+    np.testing.assert_array_equal(after[1], before[1])
+    assert not np.array_equal(after[0], before[0])
+    for mask, error in (
+        ([True] * 3, TypeError),
+        (np.ones(2, bool), ValueError),
+        (np.zeros(3, bool), ValueError),
+    ):
+        with pytest.raises(error):
+            env.reset(options={"reset_mask": mask})
+    with pytest.raises(ValueError):
+        env.reset(seed=[1, 2])
+    starts = tiny_world.sample_starts(3, seed=9)
+    given, _ = env.reset(options={"observation": starts})
+    np.testing.assert_array_equal(given, starts)
+
+
+@pytest.mark.parametrize("action", [np.zeros(2), np.full(3, np.nan), np.full(3, 1.5), "up", np.zeros((1, 3))])
+def test_bad_actions_are_refused(tiny_world, action) -> None:
+    env = make(tiny_world).unwrapped
+    with pytest.raises(ResetNeeded):
+        env.step(np.zeros(3, np.float32))
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        env.step(action)
+
+
+def test_bad_options_are_named(tiny_world, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DYDIFF_ENV_WORLD", raising=False)
+    with pytest.raises(DyDiffError, match="No world was given"):
+        make(None)
+    for options in (
+        {"horizon": 0},
+        {"iterations": -1},
+        {"start": "middle"},
+        {"policy": 3},
+        {"policy": "absent.pt"},
+    ):
+        with pytest.raises(DyDiffError):
+            make(tiny_world, **options)
+    env = make(tiny_world)
+    for observation in (np.zeros(3), np.full(11, np.nan), None, {"a": 1}):
+        with pytest.raises(DyDiffError):
+            env.reset(options={"observation": observation})
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copies_go_on_alike_and_apart(tiny_world, copier) -> None:
+    env = make(tiny_world, policy=Push(), render_mode="rgb_array").unwrapped
+    observation, _ = env.reset(seed=0)
+    env.step(act(observation)[0])
+    twin = copier(env)
+    for action in np.random.default_rng(0).uniform(-1, 1, (5, 3)).astype(np.float32):
+        one, other = env.step(action), twin.step(action)
+        np.testing.assert_array_equal(one[0], other[0])
+        assert one[1:] == other[1:]
+        if one[2]:
+            break
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    moves=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12),
+    free=st.booleans(),
+)
+def test_random_resets_and_steps(tiny_world, seed: int, moves: list[float], free: bool) -> None:
+    env = make(tiny_world, policy=None if free else Push(), horizon=8).unwrapped
+    trace = []
+    for _ in range(2):
+        observation, _ = env.reset(seed=seed)
+        rows = [observation]
+        for move in moves:
+            action = np.full(3, move, np.float32) if move < 0.5 else act(observation)[0]
+            observation, reward, terminated, truncated, info = env.step(action)
+            assert (
+                observation in env.observation_space
+                and np.isfinite(observation).all()
+                and np.isfinite(reward)
+            )
+            assert info["uncertainty"] >= 0 and info["window_step"] < env.world.horizon
+            rows.append(observation)
+            if terminated or truncated:
+                break
+        trace.append(np.stack(rows))
+    np.testing.assert_array_equal(*trace)
+
+
+def test_a_random_policy_dreams_under_the_seed(tiny_world) -> None:
+    env = make(tiny_world, policy="random").unwrapped
+    assert (
+        env.dreams.first_steps == 0
+    )  # its plans cannot be lengthened later: they would not be the same plans
+    traces = []
+    for _ in range(2):
+        env.reset(seed=4)
+        traces.append([env.step(np.zeros(3, np.float32))[0] for _ in range(3)])
+    np.testing.assert_array_equal(*traces)
+
+
+def test_pessimism_wrappers(tiny_world) -> None:
+    plain, penal = make(tiny_world), UncertaintyPenalty(make(tiny_world), weight=2.0)
+    plain.reset(seed=0), penal.reset(seed=0)
+    action = np.full(3, 0.9, np.float32)
+    _, reward, _, _, info = plain.step(action)
+    _, less, _, _, with_reward = penal.step(action)
+    assert less == pytest.approx(reward - 2 * info["uncertainty"]) and with_reward["model_reward"] == reward
+    stop = UncertaintyStop(UncertaintyPenalty(make(tiny_world), weight=2.0), threshold=0.0, penalty=10.0)
+    stop.reset(seed=0)
+    _, halted_reward, terminated, _, info = stop.step(action)
+    assert terminated and info["halted"] and halted_reward == pytest.approx(less - 10)
+    batch = VectorUncertaintyPenalty(
+        make_vec(tiny_world, 2, horizon=1, autoreset_mode="SameStep"), weight=2.0
+    )
+    batch.reset(seed=0)
+    _, rewards, *_ = batch.step(np.stack([action, action]))
+    assert rewards[0] == pytest.approx(less, abs=1e-4)
+
+
+def test_rendering(tiny_world) -> None:
+    env = make(tiny_world, render_mode="rgb_array", policy=Push())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Drawing numbers")
+        observation, _ = env.reset(seed=0)
+        first = env.render()
+        assert first.dtype == np.uint8 and first.ndim == 3 and first.shape[2] == 3
+        assert (first[0, 0] == [196, 64, 196]).all()  # the frame that marks a dream
+        env.step(act(observation)[0])
+        assert not np.array_equal(first, env.render())
+        env.close()
+        env.close()
+
+
+def test_sb3_trains_in_it(tiny_world) -> None:
+    from stable_baselines3 import PPO
+
+    model = PPO("MlpPolicy", make(tiny_world), n_steps=128, batch_size=64, n_epochs=2, device="cpu", seed=0)
+    model.learn(256)
+    assert model.num_timesteps == 256
