@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dydiff_env.envs.registration import register as _register_environment
+
 if TYPE_CHECKING:
     from dydiff_env.data.minari_io import load_dataset
     from dydiff_env.data.trajectories import Trajectories
@@ -21,6 +23,8 @@ _HOMES = {
     "load_dataset": "dydiff_env.data.minari_io",
     "load_policy": "dydiff_env.policies",
 }
+
+_register_environment()
 
 
 def __getattr__(name: str) -> Any:
