@@ -84,7 +84,9 @@ class Feedback:
 class ErrorScale:
     """The rollout's expected error, from its step and the disagreement it has gathered.
 
-    ln E(s_t − ŝ_t)² ≈ α_{t,d} + β_{t,d} · ln Σ_{k≤t} mean_d disagreement²: a calibrated uncertainty, and the unit in which the denoiser works.
+    ln E(s_t − ŝ_t)² ≈ α_{t,d} + β_{t,d} · ln Σ_{k≤t} mean_d disagreement²
+
+    A calibrated uncertainty, and the unit in which the denoiser works.
 
     Args:
         intercept: α, (L, O).
@@ -131,8 +133,16 @@ def closed_loop(feedback: Feedback, dynamics: Dynamics, termination: Termination
     return rollout(dynamics, termination, feedback.act, feedback.states[:, 0], feedback.actions.shape[1])
 
 
-def condition(rolled: Rollout, scale: Tensor, actions: Tensor | None = None, valid: Tensor | None = None) -> Condition:
+def condition(
+    rolled: Rollout, scale: Tensor, actions: Tensor | None = None, valid: Tensor | None = None
+) -> Condition:
     """The denoiser's condition for a rollout, asking for the states of ``actions`` (default: the rollout's own)."""
-    return Condition(starts=rolled.states[:, 0], actions=rolled.actions if actions is None else actions,
-                     valid=torch.ones_like(rolled.alive) if valid is None else valid, anchor=rolled.states[:, 1:],
-                     anchor_actions=rolled.actions, alive=rolled.alive, scale=scale)
+    return Condition(
+        starts=rolled.states[:, 0],
+        actions=rolled.actions if actions is None else actions,
+        valid=torch.ones_like(rolled.alive) if valid is None else valid,
+        anchor=rolled.states[:, 1:],
+        anchor_actions=rolled.actions,
+        alive=rolled.alive,
+        scale=scale,
+    )

@@ -56,28 +56,38 @@ class Batches:
 
     def __init__(self, dataset: Dataset, normalizer: Normalizer, device: torch.device | str = "cpu") -> None:
         self.dataset, self.normalizer, self.device = dataset, normalizer, torch.device(device)
-        self._terminal_steps = dataset.offsets[1:][dataset.terminations] - 1
 
     @property
     def terminal_steps(self) -> np.ndarray:
         """Transitions that end in a terminal state."""
-        return self._terminal_steps
+        return self.dataset.offsets[1:][self.dataset.terminations] - 1
 
     def steps(self, indices: np.ndarray | Tensor) -> Step:
         """The transitions at ``indices``, of any shape."""
         indices = np.asarray(indices)
         data, flat = self.dataset, indices.reshape(-1)
-        rows = flat + data.episode_of(flat)
-        last = np.isin(flat, self._terminal_steps)
+        episode = data.episode_of(flat)
+        rows = flat + episode
+        last = (flat == data.offsets[episode + 1] - 1) & data.terminations[episode]
 
         def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).reshape(*indices.shape, *array.shape[1:]).to(self.device)
+            return (
+                torch.from_numpy(np.ascontiguousarray(array))
+                .reshape(*indices.shape, *array.shape[1:])
+                .to(self.device)
+            )
 
-        return Step(self.normalizer.normalize(tensor(data.observations[rows])), tensor(data.actions[flat]),
-                    tensor(data.rewards[flat]), self.normalizer.normalize(tensor(data.observations[rows + 1])),
-                    tensor(last.astype(np.float32)))
+        return Step(
+            self.normalizer.normalize(tensor(data.observations[rows])),
+            tensor(data.actions[flat]),
+            tensor(data.rewards[flat]),
+            self.normalizer.normalize(tensor(data.observations[rows + 1])),
+            tensor(last.astype(np.float32)),
+        )
 
-    def windows(self, starts: np.ndarray | Tensor, horizon: int, pad: str = "last") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def windows(
+        self, starts: np.ndarray | Tensor, horizon: int, pad: str = "last"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows of ``horizon`` steps.
 
         Returns:
@@ -90,5 +100,12 @@ class Batches:
         real = torch.from_numpy(window.mask).float().to(self.device)
         if pad == "zero":  # Eq. 2 pads with zeros; here in standardised units, where 0 is the mean state
             states[:, 1:] *= real[..., None]
-        terminates = torch.from_numpy(self.dataset.terminations[self.dataset.episode_of(starts)]).to(self.device)
-        return states, torch.from_numpy(window.actions).to(self.device), real, (1 - real) * terminates[:, None]
+        terminates = torch.from_numpy(self.dataset.terminations[self.dataset.episode_of(starts)]).to(
+            self.device
+        )
+        return (
+            states,
+            torch.from_numpy(window.actions).to(self.device),
+            real,
+            (1 - real) * terminates[:, None],
+        )

@@ -30,8 +30,10 @@ class Behavior(nn.Module):
     def __init__(self, observation_size: int, action_size: int, config: BehaviorConfig) -> None:
         super().__init__()
         self.config = config
-        self.clones = nn.ModuleList(perceptron(observation_size, action_size, config.width, config.depth)
-                                    for _ in range(config.clones))
+        self.clones = nn.ModuleList(
+            perceptron(observation_size, action_size, config.width, config.depth)
+            for _ in range(config.clones)
+        )
 
     def forward(self, clone: int, states: Tensor) -> Tensor:
         """Actions (…, A) of one clone for normalised states (…, O)."""

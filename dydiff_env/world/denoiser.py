@@ -81,15 +81,21 @@ class Denoiser(nn.Module):
         """The preconditioning for noise levels (B,)."""
         data = self.config.sigma_data
         total = (sigma.square() + data**2).sqrt()
-        return Coefficients((1 / total)[:, None, None], (sigma * data / total)[:, None, None],
-                            (data**2 / total.square())[:, None, None], sigma.log() / 4)
+        return Coefficients(
+            (1 / total)[:, None, None],
+            (sigma * data / total)[:, None, None],
+            (data**2 / total.square())[:, None, None],
+            sigma.log() / 4,
+        )
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """D_θ(x; σ), (B, L, O), for noisy x (B, L, O) and σ (B,)."""
         c = self.coefficients(sigma)
         return c.c_skip * x + c.c_out * self.network(c.c_in * x, c.c_in, c.c_noise, condition)
 
-    def loss(self, target: Tensor, condition: Condition, weight: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(
+        self, target: Tensor, condition: Condition, weight: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Eq. 4: E λ(σ) ‖D_θ(x + n; σ) − x‖² over s_1 … s_L.
 
         Args:
@@ -114,6 +120,8 @@ class Denoiser(nn.Module):
 
 def noise_features(c_noise: Tensor, size: int) -> Tensor:
     """Sines and cosines (B, size) of the noise level (B,)."""
-    frequencies = torch.exp(torch.arange(size // 2, device=c_noise.device) * (-math.log(1e4) / (size // 2 - 1)))
+    frequencies = torch.exp(
+        torch.arange(size // 2, device=c_noise.device) * (-math.log(1e4) / (size // 2 - 1))
+    )
     angles = 1000 * c_noise[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)

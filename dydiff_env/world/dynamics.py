@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.config = config
         sizes = [observation_size + action_size] + [config.width] * config.depth
-        self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in pairwise(sizes))
         self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
         self.log_variance_max = nn.Parameter(torch.full((observation_size,), 0.5))
         self.log_variance_min = nn.Parameter(torch.full((observation_size,), -10.0))
@@ -103,9 +104,13 @@ class Dynamics(nn.Module):
     def _cache_elites(self) -> None:
         """The elites' mean heads as plain tensors: a rollout then skips the other members and the variances."""
         size = self.delta_mean.shape[0]
-        self._layers = [(layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in self.hidden]
-        self._head = (self.output.weight[self.elites, :, :size].detach().contiguous(),
-                      self.output.bias[self.elites, :, :size].detach().contiguous())
+        self._layers = [
+            (layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in self.hidden
+        ]
+        self._head = (
+            self.output.weight[self.elites, :, :size].detach().contiguous(),
+            self.output.bias[self.elites, :, :size].detach().contiguous(),
+        )
 
     def train(self, mode: bool = True) -> Dynamics:
         """Training makes the cached weights stale; evaluation makes them anew."""

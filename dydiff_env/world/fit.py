@@ -37,8 +37,16 @@ CHUNK = 500  # windows rolled out at a time for the training bank
 HELD_OUT_ROWS = 20_000  # transitions in a held-out look
 
 
-def fit(dataset: Dataset | str | Path, *, preset: str | Preset = "fast", seed: int = 0, out: str | Path | None = None,
-        device: str | torch.device = "cpu", overwrite: bool = False, progress: bool = False) -> World:
+def fit(
+    dataset: Dataset | str | Path,
+    *,
+    preset: str | Preset = "fast",
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> World:
     """Train a world.
 
     Args:
@@ -62,13 +70,18 @@ def fit(dataset: Dataset | str | Path, *, preset: str | Preset = "fast", seed: i
     if out.exists() and not overwrite:
         raise DyDiffError(f"{out} exists.", "Choose another --out, or pass --overwrite.", usage=True)
     folder = out.with_name(out.name + ".partial")
-    claim = json.dumps({"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True)
+    claim = json.dumps(
+        {"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "claim.json").exists():
         (folder / "claim.json").write_text(claim)
     if (folder / "claim.json").read_text() != claim:
-        raise DyDiffError(f"{folder} holds an unfinished fit of another dataset, preset or seed.",
-                          f"Finish that one with its own arguments, or delete {folder}.", usage=True)
+        raise DyDiffError(
+            f"{folder} holds an unfinished fit of another dataset, preset or seed.",
+            f"Finish that one with its own arguments, or delete {folder}.",
+            usage=True,
+        )
     world = _Fit(data, settings, seed, folder, torch.device(device), progress).run()
     world.save(out, overwrite=overwrite)
     shutil.rmtree(folder)
@@ -96,9 +109,16 @@ class _Fit:
         rng = np.random.default_rng(self.seed)
         look = rng.choice(self.split.held_out, min(HELD_OUT_ROWS, len(self.split.held_out)), replace=False)
         self.held_out = self.batches.steps(np.sort(look))
-        record: dict[str, Any] = {"dataset": {"id": self.data.spec.dataset_id, "fingerprint": self.data.spec.fingerprint,
-                                              "episodes": len(self.data), "transitions": self.data.transitions},
-                                  "seed": self.seed, "training": {}}
+        record: dict[str, Any] = {
+            "dataset": {
+                "id": self.data.spec.dataset_id,
+                "fingerprint": self.data.spec.fingerprint,
+                "episodes": len(self.data),
+                "transitions": self.data.transitions,
+            },
+            "seed": self.seed,
+            "training": {},
+        }
         training = record["training"]
         training["reward"] = self.fit_reward()
         training["termination"] = self.fit_termination()
@@ -108,12 +128,19 @@ class _Fit:
             training["behavior"] = self.fit_behavior()
             began = time.monotonic()
             bank, scale = self.roll_out_anchors()
-            training["anchors"] = {"windows": len(bank["clone"]), "seconds": round(time.monotonic() - began, 1)}
+            training["anchors"] = {
+                "windows": len(bank["clone"]),
+                "seconds": round(time.monotonic() - began, 1),
+            }
             training["denoiser"] = self.fit_anchored_denoiser(bank, scale)
         else:
             training["denoiser"] = self.fit_free_denoiser()
-        world = World(self.data.spec, self.preset, self.models, self.normalizer, scale, *self.start_banks(rng), record)
-        record["parameters"] = {name: sum(p.numel() for p in part.parameters()) for name, part in self.models.named_children()}
+        world = World(
+            self.data.spec, self.preset, self.models, self.normalizer, scale, *self.start_banks(rng), record
+        )
+        record["parameters"] = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in self.models.named_children()
+        }
         record["fidelity"] = held_out_fidelity(world, self.batches, self.split.held_out, seed=self.seed)
         if self.preset.anchors is not None:
             refinement, record["refinement"] = choose_refinement(world.preset.refinement, record["fidelity"])
@@ -148,7 +175,15 @@ class _Fit:
         def holdout() -> Tensor:
             return model.loss(held.states, held.actions, held.next_states, held.rewards)
 
-        done = train("reward", model, loss, config, seed=self.seed, holdout=torch.no_grad()(holdout), **self._files("reward"))
+        done = train(
+            "reward",
+            model,
+            loss,
+            config,
+            seed=self.seed,
+            holdout=torch.no_grad()(holdout),
+            **self._files("reward"),
+        )
         variance = (held.rewards / model.std).var().clamp(min=1e-12)
         return {**done, "r2": float(1 - holdout().detach() / variance)}
 
@@ -158,7 +193,10 @@ class _Fit:
         ends = self.batches.terminal_steps
         train_ends, held_ends = (np.intersect1d(ends, part) for part in self.split)
         if len(train_ends) < 2:
-            return {"steps": 0, "note": "No episode of the data ends in a terminal state: this world never terminates."}
+            return {
+                "steps": 0,
+                "note": "No episode of the data ends in a terminal state: this world never terminates.",
+            }
         # Near misses, the steps just before an end, teach where the border runs.
         near = np.intersect1d(self.split.train, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
         near = np.setdiff1d(near, ends)
@@ -168,22 +206,31 @@ class _Fit:
                 return of[torch.randint(len(of), (n,), generator=generator).numpy()]
 
             quarter = config.batch // 4
-            parts = [some(train_ends, 2 * quarter), self.draw(generator, quarter), some(near if len(near) else ends, quarter)]
+            parts = [
+                some(train_ends, 2 * quarter),
+                self.draw(generator, quarter),
+                some(near if len(near) else ends, quarter),
+            ]
             step = self.batches.steps(np.concatenate(parts))
             return model.loss(step.next_states, step.terminal)
 
         done = train("termination", model, loss, config, seed=self.seed, **self._files("termination"))
         # The threshold wants many terminal states and their true share, so it is set on training and held-out states...
         rng = np.random.default_rng(self.seed)
-        rows = np.union1d(rng.choice(self.split.train, min(200_000, len(self.split.train)), replace=False), train_ends)
+        rows = np.union1d(
+            rng.choice(self.split.train, min(200_000, len(self.split.train)), replace=False), train_ends
+        )
         step = self.batches.steps(rows)
         done["train"] = model.calibrate(step.next_states, step.terminal)
         # ... and judged on held-out ones alone.
         step = self.batches.steps(np.union1d(self.split.held_out[: 10 * HELD_OUT_ROWS], held_ends))
         called, real = model.terminal(step.next_states), step.terminal.bool()
         hits = float((called & real).sum())
-        done["held_out"] = {"precision": hits / max(1.0, float(called.sum())), "recall": hits / max(1.0, float(real.sum())),
-                            "terminal_states": int(real.sum())}
+        done["held_out"] = {
+            "precision": hits / max(1.0, float(called.sum())),
+            "recall": hits / max(1.0, float(real.sum())),
+            "terminal_states": int(real.sum()),
+        }
         return done
 
     def fit_dynamics(self) -> dict[str, Any]:
@@ -201,8 +248,16 @@ class _Fit:
         def holdout() -> Tensor:
             return model.errors(held.states[:5000], held.actions[:5000], held.next_states[:5000])
 
-        done = train("dynamics", model, loss, config, seed=self.seed, holdout=holdout, keep_best=keep_members,
-                     **self._files("dynamics"))
+        done = train(
+            "dynamics",
+            model,
+            loss,
+            config,
+            seed=self.seed,
+            holdout=holdout,
+            keep_best=keep_members,
+            **self._files("dynamics"),
+        )
         model.choose_elites(model.errors(held.states, held.actions, held.next_states))
         return done
 
@@ -218,7 +273,9 @@ class _Fit:
         def loss(generator: torch.Generator) -> Tensor:
             total = torch.zeros((), device=self.device)
             for j, rows in enumerate(slices):
-                step = self.batches.steps(rows[torch.randint(len(rows), (config.batch,), generator=generator).numpy()])
+                step = self.batches.steps(
+                    rows[torch.randint(len(rows), (config.batch,), generator=generator).numpy()]
+                )
                 total = total + (model(j, step.states) - step.actions).square().mean()
             return total
 
@@ -233,21 +290,35 @@ class _Fit:
         rng = np.random.default_rng(self.seed + 1)
         starts = rng.choice(self.split.train, min(config.windows, len(self.split.train)), replace=False)
         count, o, a = len(starts), self.data.spec.observation_size, self.data.spec.action_size
-        gain = np.where(rng.random(count) < config.open_loop, 0.0, rng.uniform(*config.gain, count)).astype(np.float32)
+        gain = np.where(rng.random(count) < config.open_loop, 0.0, rng.uniform(*config.gain, count)).astype(
+            np.float32
+        )
         clone = (np.arange(count) // CHUNK) % behavior.config.clones  # one clone a chunk
-        shapes = {"states": (count, length + 1, o), "actions": (count, length, a), "disagreement": (count, length, o),
-                  "alive": (count, length)}
+        shapes = {
+            "states": (count, length + 1, o),
+            "actions": (count, length, a),
+            "disagreement": (count, length, o),
+            "alive": (count, length),
+        }
         marker = self.folder / "anchors.json"
         done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
-        bank = {name: open_memmap(self.folder / f"anchor_{name}.npy", "r+" if done else "w+", np.float32, shape)
-                for name, shape in shapes.items()}
+        bank = {
+            name: open_memmap(self.folder / f"anchor_{name}.npy", "r+" if done else "w+", np.float32, shape)
+            for name, shape in shapes.items()
+        }
         chunks = -(-count // CHUNK)
         with progress_bar("rollouts", chunks, self.progress) as advance:
             advance(done)
             for i in range(done, chunks):
                 rows = slice(i * CHUNK, (i + 1) * CHUNK)
-                feedback, _, _ = feedback_windows(self.batches, self.models, starts[rows], length, int(clone[rows.start]),
-                                                  torch.from_numpy(gain[rows]).to(self.device))
+                feedback, _, _ = feedback_windows(
+                    self.batches,
+                    self.models,
+                    starts[rows],
+                    length,
+                    int(clone[rows.start]),
+                    torch.from_numpy(gain[rows]).to(self.device),
+                )
                 rolled = closed_loop(feedback, self.models.dynamics, self.models.termination)
                 for name, array in bank.items():
                     array[rows] = getattr(rolled, name).cpu().numpy()
@@ -271,9 +342,17 @@ class _Fit:
         def loss(generator: torch.Generator) -> Tensor:
             rows_of = by_clone[int(torch.randint(len(by_clone), (), generator=generator))]
             rows = rows_of[torch.randint(len(rows_of), (training.batch,), generator=generator).numpy()]
-            feedback, real, ended = feedback_windows(self.batches, self.models, bank["starts"][rows], self.preset.horizon,
-                                                     int(bank["clone"][rows[0]]), torch.from_numpy(bank["gain"][rows]).to(self.device))
-            rolled = Rollout(*(torch.from_numpy(bank[name][rows]).to(self.device) for name in Rollout._fields))
+            feedback, real, ended = feedback_windows(
+                self.batches,
+                self.models,
+                bank["starts"][rows],
+                self.preset.horizon,
+                int(bank["clone"][rows[0]]),
+                torch.from_numpy(bank["gain"][rows]).to(self.device),
+            )
+            rolled = Rollout(
+                *(torch.from_numpy(bank[name][rows]).to(self.device) for name in Rollout._fields)
+            )
             given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
             assert given.anchor is not None and given.scale is not None
             target = ((feedback.states[:, 1:] - given.anchor) / given.scale).clamp(-20, 20)
@@ -299,21 +378,31 @@ class _Fit:
 
 
 @torch.no_grad()
-def feedback_windows(batches: Batches, models: Models, starts: np.ndarray, length: int, clone: int,
-                     gain: Tensor) -> tuple[Feedback, Tensor, Tensor]:
+def feedback_windows(
+    batches: Batches, models: Models, starts: np.ndarray, length: int, clone: int, gain: Tensor
+) -> tuple[Feedback, Tensor, Tensor]:
     """The policies π_w of logged windows; with the masks of real steps and of steps after a termination, (B, L) each."""
     states, actions, real, ended = batches.windows(starts, length)
     behavior = models.behavior
     assert behavior is not None
     space: Any = batches.dataset.spec.action_space
-    low, high = (torch.as_tensor(np.ravel(bound), dtype=torch.float32, device=states.device) for bound in (space.low, space.high))
+    low, high = (
+        torch.as_tensor(np.ravel(bound), dtype=torch.float32, device=states.device)
+        for bound in (space.low, space.high)
+    )
     actions = torch.where(real[..., None] > 0, actions, behavior(clone, states[:, :-1]))
     return Feedback(behavior, clone, states, actions, gain[:, None], low, high), real, ended
 
 
 @torch.no_grad()
-def training_condition(feedback: Feedback, rolled: Rollout, scale: ErrorScale, relabelled: float, jitter: float,
-                       generator: torch.Generator) -> Condition:
+def training_condition(
+    feedback: Feedback,
+    rolled: Rollout,
+    scale: ErrorScale,
+    relabelled: float,
+    jitter: float,
+    generator: torch.Generator,
+) -> Condition:
     """What the denoiser is told in training: often the actions of a half-refined rollout, sometimes only a prefix.
 
     A refined rollout lies between the single-step one and the truth, with an error of its own; its relabelled actions are π_w's
@@ -324,7 +413,9 @@ def training_condition(feedback: Feedback, rolled: Rollout, scale: ErrorScale, r
     expected = scale(rolled.disagreement)
     towards = torch.rand(rows, 1, 1, generator=generator).to(device)
     shape = (rows, 4, rolled.states.shape[-1])  # errors that are smooth along the window
-    smooth = torch.nn.functional.interpolate(torch.randn(shape, generator=generator).transpose(1, 2), length, mode="linear")
+    smooth = torch.nn.functional.interpolate(
+        torch.randn(shape, generator=generator).transpose(1, 2), length, mode="linear"
+    )
     rough = torch.randn(rows, length, shape[-1], generator=generator)
     noise = (0.8 * smooth.transpose(1, 2) + 0.6 * rough).to(device) * jitter * expected
     states = feedback.states.clone()
@@ -335,7 +426,3 @@ def training_condition(feedback: Feedback, rolled: Rollout, scale: ErrorScale, r
     cut = torch.where(torch.rand(rows, 1, generator=generator) < 0.1, cut, length).to(device)
     valid = (torch.arange(length, device=device) < cut).float()
     return condition(rolled, expected, actions, valid)
-
-
-
-

@@ -38,7 +38,9 @@ def summary(curve: Tensor, real: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def held_out_fidelity(world: World, batches: Batches, held_out: np.ndarray, windows: int = 512, seed: int = 0) -> dict[str, Any]:
+def held_out_fidelity(
+    world: World, batches: Batches, held_out: np.ndarray, windows: int = 512, seed: int = 0
+) -> dict[str, Any]:
     """Errors on held-out windows, in standardised units.
 
     Returns:
@@ -53,9 +55,13 @@ def held_out_fidelity(world: World, batches: Batches, held_out: np.ndarray, wind
     generator = torch.Generator().manual_seed(seed)
     rolled = rollout(models.dynamics, models.termination, lambda t, _: actions[:, t], states[:, 0], length)
     sampled = world.sample_states(rolled, actions, generator)
-    result: dict[str, Any] = {"windows": len(starts), "open_loop": {
-        "single_step": summary(error_curve(rolled.states[:, 1:], states[:, 1:], real), real),
-        "denoiser": summary(error_curve(sampled, states[:, 1:], real), real)}}
+    result: dict[str, Any] = {
+        "windows": len(starts),
+        "open_loop": {
+            "single_step": summary(error_curve(rolled.states[:, 1:], states[:, 1:], real), real),
+            "denoiser": summary(error_curve(sampled, states[:, 1:], real), real),
+        },
+    }
     if models.behavior is None:
         return result
     closed: dict[str, list[Tensor]] = {}
@@ -65,12 +71,16 @@ def held_out_fidelity(world: World, batches: Batches, held_out: np.ndarray, wind
         part = starts[clone::clones]
         if not len(part):
             continue
-        feedback, real, _ = feedback_windows(batches, models, part, length, clone, torch.ones(len(part), device=world.device))
+        feedback, real, _ = feedback_windows(
+            batches, models, part, length, clone, torch.ones(len(part), device=world.device)
+        )
         rolled = closed_loop(feedback, models.dynamics, models.termination)
         masks.append(real)
         for update in ("replace", "average"):
             for m in range(6):
-                dreamt, _ = refine(rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, m, update)
+                dreamt, _ = refine(
+                    rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, m, update
+                )
                 error = (dreamt[:, 1:] - feedback.states[:, 1:]).square().mean(-1)
                 closed.setdefault("M0" if m == 0 else f"{update} M{m}", []).append(error)
                 if m == 0 and update == "average":
@@ -83,7 +93,9 @@ def held_out_fidelity(world: World, batches: Batches, held_out: np.ndarray, wind
     return result
 
 
-def choose_refinement(config: RefinementConfig, fidelity: dict[str, Any]) -> tuple[RefinementConfig, dict[str, Any]]:
+def choose_refinement(
+    config: RefinementConfig, fidelity: dict[str, Any]
+) -> tuple[RefinementConfig, dict[str, Any]]:
     """The update and M with the least held-out closed-loop error; of those within 2 % of it, the smallest M."""
     means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
     best = min(means.values())
@@ -91,6 +103,8 @@ def choose_refinement(config: RefinementConfig, fidelity: dict[str, Any]) -> tup
     iterations = int(name[-1])
     update = name.split()[0] if iterations else config.update
     chosen = dataclasses.replace(config, iterations=iterations, update=update)
-    reason = (f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
-              f"the least of M = 0 … 5 was {best:.4g}.")
+    reason = (
+        f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
+        f"the least of M = 0 … 5 was {best:.4g}."
+    )
     return chosen, {"iterations": iterations, "update": update, "reason": reason}

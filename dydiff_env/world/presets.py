@@ -33,38 +33,65 @@ class Preset:
     name: str = "fast"
     horizon: int = 100
     dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4))
-    dynamics_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        steps=16_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000))
+    dynamics_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=16_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000
+        )
+    )
     reward: RewardConfig = field(default_factory=RewardConfig)
-    reward_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        steps=12_000, batch=512, learning_rate=1e-3, evaluate_every=1_000))
+    reward_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=12_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
+        )
+    )
     termination: TerminationConfig = field(default_factory=TerminationConfig)
-    termination_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        steps=8_000, batch=512, learning_rate=1e-3, evaluate_every=1_000))
+    termination_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=8_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
+        )
+    )
     behavior: BehaviorConfig | None = field(default_factory=BehaviorConfig)
-    behavior_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        steps=3_000, batch=512, learning_rate=1e-3, evaluate_every=500))
+    behavior_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(steps=3_000, batch=512, learning_rate=1e-3, evaluate_every=500)
+    )
     anchors: AnchorConfig | None = field(default_factory=AnchorConfig)
     network: TransformerConfig | UNetConfig = field(default_factory=TransformerConfig)
-    denoiser: DenoiserConfig = field(default_factory=lambda: DenoiserConfig(
-        sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.5))
-    denoiser_training: TrainingConfig = field(default_factory=lambda: TrainingConfig(
-        steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0))
+    denoiser: DenoiserConfig = field(
+        default_factory=lambda: DenoiserConfig(
+            sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.5
+        )
+    )
+    denoiser_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+        )
+    )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return {**dataclasses.asdict(self), "network_kind": "unet" if isinstance(self.network, UNetConfig) else "transformer"}
+        return {
+            **dataclasses.asdict(self),
+            "network_kind": "unet" if isinstance(self.network, UNetConfig) else "transformer",
+        }
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Preset:
         """The preset that ``to_dict`` wrote."""
         values = dict(values)
         kind = values.pop("network_kind")
-        parts = {"dynamics": DynamicsConfig, "reward": RewardConfig, "termination": TerminationConfig,
-                 "behavior": BehaviorConfig, "anchors": AnchorConfig, "denoiser": DenoiserConfig, "sampler": SamplerConfig,
-                 "refinement": RefinementConfig, "network": UNetConfig if kind == "unet" else TransformerConfig}
+        parts = {
+            "dynamics": DynamicsConfig,
+            "reward": RewardConfig,
+            "termination": TerminationConfig,
+            "behavior": BehaviorConfig,
+            "anchors": AnchorConfig,
+            "denoiser": DenoiserConfig,
+            "sampler": SamplerConfig,
+            "refinement": RefinementConfig,
+            "network": UNetConfig if kind == "unet" else TransformerConfig,
+        }
         parts |= {name: TrainingConfig for name in values if name.endswith("_training")}
 
         def build(name: str, value: Any) -> Any:
@@ -81,14 +108,19 @@ FAST = Preset()
 PAPER = Preset(
     name="paper",
     dynamics=DynamicsConfig(members=7, elites=5),
-    dynamics_training=TrainingConfig(steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000,
-                                     patience=7),
-    reward_training=TrainingConfig(steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7),
+    dynamics_training=TrainingConfig(
+        steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7
+    ),
+    reward_training=TrainingConfig(
+        steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7
+    ),
     behavior=None,
     anchors=None,
     network=UNetConfig(),
     denoiser=DenoiserConfig(),
-    denoiser_training=TrainingConfig(steps=100_000, batch=64, learning_rate=2e-4, ema=0.995, evaluate_every=100, clip=1.0),
+    denoiser_training=TrainingConfig(
+        steps=100_000, batch=64, learning_rate=2e-4, ema=0.995, evaluate_every=100, clip=1.0
+    ),
     sampler=SamplerConfig(),
     refinement=RefinementConfig(iterations=2, update="replace"),
 )
@@ -107,7 +139,9 @@ TINY = Preset(
     behavior_training=TrainingConfig(steps=200, evaluate_every=100),
     anchors=AnchorConfig(windows=2_000),
     network=TransformerConfig(width=48, blocks=2, heads=2),
-    denoiser_training=TrainingConfig(steps=300, batch=64, learning_rate=2e-3, ema=0.98, evaluate_every=100, clip=1.0),
+    denoiser_training=TrainingConfig(
+        steps=300, batch=64, learning_rate=2e-3, ema=0.98, evaluate_every=100, clip=1.0
+    ),
 )
 """For tests and first looks: seconds."""
 

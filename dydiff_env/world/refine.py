@@ -24,8 +24,13 @@ class RefinementConfig:
     update: str = "replace"
 
 
-def refine(rolled: Rollout, sample: Callable[[Rollout, Tensor], Tensor], relabel: Callable[[Tensor], Tensor],
-           iterations: int, update: str = "replace") -> tuple[Tensor, Tensor]:
+def refine(
+    rolled: Rollout,
+    sample: Callable[[Rollout, Tensor], Tensor],
+    relabel: Callable[[Tensor], Tensor],
+    iterations: int,
+    update: str = "replace",
+) -> tuple[Tensor, Tensor]:
     """M refinements of single-step rollouts.
 
     The rollout itself stays what the denoiser is anchored to in every iteration; only the actions it is asked about change.

@@ -25,8 +25,14 @@ class Rollout(NamedTuple):
 
 
 @torch.no_grad()
-def rollout(dynamics: Dynamics, termination: TerminationModel, act: Act, starts: Tensor, horizon: int,
-            bound: float = 30.0) -> Rollout:
+def rollout(
+    dynamics: Dynamics,
+    termination: TerminationModel,
+    act: Act,
+    starts: Tensor,
+    horizon: int,
+    bound: float = 30.0,
+) -> Rollout:
     """τ_dyn of Eq. 6: the elites' mean answers each action; a terminal state is kept to the end.
 
     Args:
@@ -48,5 +54,9 @@ def rollout(dynamics: Dynamics, termination: TerminationModel, act: Act, starts:
         actions.append(action)
         disagreement.append(prediction.disagreement * kept)
         alive.append(alive[-1] * (~termination.terminal(following)).float())
-    return Rollout(torch.stack(states, 1), torch.stack(actions, 1), torch.stack(disagreement, 1),
-                   torch.stack(alive[:-1], 1))
+    return Rollout(
+        torch.stack(states, 1),
+        torch.stack(actions, 1),
+        torch.stack(disagreement, 1),
+        torch.stack(alive[:-1], 1),
+    )

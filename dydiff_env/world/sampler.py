@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,8 +45,13 @@ def noise_levels(config: SamplerConfig) -> list[float]:
 
 
 @torch.no_grad()
-def sample(denoise: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...], config: SamplerConfig,
-           generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+def sample(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    shape: tuple[int, ...],
+    config: SamplerConfig,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Draw x (B, …) ~ p_θ.
 
     The conditions are part of ``denoise`` and are never noised, so "re-apply the conditions" after each half step (Algo. 2,
@@ -58,6 +64,7 @@ def sample(denoise: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...], 
         generator: of the noise, on the CPU.
         device: where the denoiser is.
     """
+
     def levels(sigma: float) -> Tensor:
         return torch.full((shape[0],), sigma, device=device)
 
@@ -68,8 +75,12 @@ def sample(denoise: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...], 
         return denoise(torch.zeros(shape, device=device), levels(config.sigma_max))
     t = noise_levels(config)
     x = t[0] * noise()
-    for now, after in zip(t[:-1], t[1:], strict=True):
-        gamma = min(config.churn / config.steps, math.sqrt(2) - 1) if config.churn_min <= now <= config.churn_max else 0.0
+    for now, after in pairwise(t):
+        gamma = (
+            min(config.churn / config.steps, math.sqrt(2) - 1)
+            if config.churn_min <= now <= config.churn_max
+            else 0.0
+        )
         hat = now * (1 + gamma)
         if gamma > 0:
             x = x + math.sqrt(hat**2 - now**2) * config.churn_noise * noise()

@@ -52,7 +52,9 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     warmup = max(1, config.steps // 50)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+    return (
+        config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+    )
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -73,13 +75,25 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
-        raise DyDiffError(f"The checkpoint {path} cannot be read ({type(error).__name__}).",
-                          "Delete it: training goes on from the stage before.") from error
+        raise DyDiffError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}).",
+            "Delete it: training goes on from the stage before.",
+        ) from error
 
 
-def train(name: str, module: nn.Module, loss: Callable[[torch.Generator], Tensor], config: TrainingConfig, *, seed: int,
-          holdout: Callable[[], Tensor] | None = None, keep_best: Callable[[nn.Module, nn.Module, Tensor], None] | None = None,
-          checkpoint: Path | None = None, checkpoint_seconds: float = 30.0, progress: bool = False) -> dict[str, Any]:
+def train(
+    name: str,
+    module: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    config: TrainingConfig,
+    *,
+    seed: int,
+    holdout: Callable[[], Tensor] | None = None,
+    keep_best: Callable[[nn.Module, nn.Module, Tensor], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Train ``module`` in place.
 
     Args:
@@ -99,13 +113,20 @@ def train(name: str, module: nn.Module, loss: Callable[[torch.Generator], Tensor
     """
     device = next(module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     kept = copy.deepcopy(module).requires_grad_(False) if (holdout is not None or config.ema) else module
     state: dict[str, Any] = {"step": 0, "curve": [], "best": [], "stale": 0, "done": False, "seconds": 0.0}
 
     def snapshot() -> dict[str, Any]:
-        return {**state, "module": module.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state()}
+        return {
+            **state,
+            "module": module.state_dict(),
+            "kept": kept.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(),
+        }
 
     found = load_checkpoint(checkpoint) if checkpoint is not None else None
     if found is not None:
@@ -153,12 +174,22 @@ def train(name: str, module: nn.Module, loss: Callable[[torch.Generator], Tensor
     if kept is not module:
         module.load_state_dict(kept.state_dict())
     module.to(device).eval()
-    return {"steps": state["step"], "seconds": round(state["seconds"], 1), "curve": state["curve"], "holdout": state["best"]}
+    return {
+        "steps": state["step"],
+        "seconds": round(state["seconds"], 1),
+        "curve": state["curve"],
+        "holdout": state["best"],
+    }
 
 
 @torch.no_grad()
-def _keep_best(state: dict[str, Any], module: nn.Module, kept: nn.Module, losses: Tensor,
-               keep: Callable[[nn.Module, nn.Module, Tensor], None] | None) -> None:
+def _keep_best(
+    state: dict[str, Any],
+    module: nn.Module,
+    kept: nn.Module,
+    losses: Tensor,
+    keep: Callable[[nn.Module, nn.Module, Tensor], None] | None,
+) -> None:
     """Copy what improved into ``kept`` and count the looks in which nothing improved by 1 %."""
     losses = losses.detach().reshape(-1).cpu()
     best = torch.tensor(state["best"]) if state["best"] else torch.full_like(losses, torch.inf)

@@ -50,7 +50,11 @@ class Block(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(torch.addcmul(shift, self.norm(x), 1 + scale))
         q, k, v = qkv.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, tokens, width)
+        y = (
+            F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            .transpose(1, 2)
+            .reshape(batch, tokens, width)
+        )
         x = torch.addcmul(x, gate, self.project(y))
         y = self.down(F.gelu(self.up(torch.addcmul(shift2, self.norm(x), 1 + scale2)), approximate="tanh"))
         return torch.addcmul(x, gate2, y)
@@ -62,7 +66,9 @@ class CausalTransformer(nn.Module):
     So a prefix can be dreamt alone and equals the same prefix of a longer dream.
     """
 
-    def __init__(self, observation_size: int, action_size: int, horizon: int, config: TransformerConfig) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, horizon: int, config: TransformerConfig
+    ) -> None:
         super().__init__()
         self.config = config
         step = observation_size + action_size + 1
@@ -72,7 +78,9 @@ class CausalTransformer(nn.Module):
         self.embed = nn.Linear(config.patch * step, config.width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens, config.width))
         self.start = nn.Linear(observation_size, config.width)
-        self.noise = nn.Sequential(nn.Linear(64, config.width), nn.SiLU(), nn.Linear(config.width, config.width))
+        self.noise = nn.Sequential(
+            nn.Linear(64, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
+        )
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.blocks))
         self.modulation = nn.Linear(config.width, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
@@ -87,9 +95,15 @@ class CausalTransformer(nn.Module):
         if self.config.anchored:
             assert condition.anchor is not None and condition.scale is not None
             assert condition.anchor_actions is not None and condition.alive is not None
-            parts += [condition.anchor.clamp(-20, 20), condition.scale.log(), condition.anchor_actions,
-                      condition.alive[..., None]]
-        steps = torch.cat(parts, -1) * condition.valid[..., None]  # (B, L, ·), like the padding where not valid
+            parts += [
+                condition.anchor.clamp(-20, 20),
+                condition.scale.log(),
+                condition.anchor_actions,
+                condition.alive[..., None],
+            ]
+        steps = (
+            torch.cat(parts, -1) * condition.valid[..., None]
+        )  # (B, L, ·), like the padding where not valid
         batch, length, size = steps.shape
         patch = self.config.patch
         steps = F.pad(steps, (0, 0, 0, -length % patch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ class UNetConfig:
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Convolution, group norm, Mish."""
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(8, outputs), nn.Mish())
+    return nn.Sequential(
+        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(8, outputs), nn.Mish()
+    )
 
 
 class Residual(nn.Module):
@@ -30,7 +33,10 @@ class Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding: int, kernel: int) -> None:
         super().__init__()
-        self.first, self.second = _convolution(inputs, outputs, kernel), _convolution(outputs, outputs, kernel)
+        self.first, self.second = (
+            _convolution(inputs, outputs, kernel),
+            _convolution(outputs, outputs, kernel),
+        )
         self.embed = nn.Sequential(nn.Mish(), nn.Linear(embedding, outputs))
         self.skip = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -47,21 +53,33 @@ class TemporalUNet(nn.Module):
         self.config = config
         width, kernel = config.width, config.kernel
         channels = [observation_size + action_size] + [width * m for m in config.multipliers]
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.embed = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
         self.down = nn.ModuleList()
         for i, (inputs, outputs) in enumerate(pairs):
             last = i == len(pairs) - 1
-            self.down.append(nn.ModuleList([
-                Residual(inputs, outputs, width, kernel), Residual(outputs, outputs, width, kernel),
-                nn.Identity() if last else nn.Conv1d(outputs, outputs, 3, stride=2, padding=1)]))
+            self.down.append(
+                nn.ModuleList(
+                    [
+                        Residual(inputs, outputs, width, kernel),
+                        Residual(outputs, outputs, width, kernel),
+                        nn.Identity() if last else nn.Conv1d(outputs, outputs, 3, stride=2, padding=1),
+                    ]
+                )
+            )
         top = channels[-1]
         self.middle = nn.ModuleList([Residual(top, top, width, kernel), Residual(top, top, width, kernel)])
         self.up = nn.ModuleList()
         for inputs, outputs in reversed(pairs[1:]):
-            self.up.append(nn.ModuleList([
-                Residual(2 * outputs, inputs, width, kernel), Residual(inputs, inputs, width, kernel),
-                nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1)]))
+            self.up.append(
+                nn.ModuleList(
+                    [
+                        Residual(2 * outputs, inputs, width, kernel),
+                        Residual(inputs, inputs, width, kernel),
+                        nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1),
+                    ]
+                )
+            )
         self.output = nn.Sequential(_convolution(width, width, kernel), nn.Conv1d(width, channels[0], 1))
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:

@@ -60,8 +60,11 @@ class Models(nn.Module):
         self.reward = RewardModel(o, a, preset.reward)
         self.termination = TerminationModel(o, preset.termination)
         self.behavior = Behavior(o, a, preset.behavior) if preset.behavior is not None else None
-        network = (CausalTransformer(o, a, preset.horizon, preset.network)
-                   if isinstance(preset.network, TransformerConfig) else TemporalUNet(o, a, preset.network))
+        network = (
+            CausalTransformer(o, a, preset.horizon, preset.network)
+            if isinstance(preset.network, TransformerConfig)
+            else TemporalUNet(o, a, preset.network)
+        )
         self.denoiser = Denoiser(network, preset.denoiser)
 
 
@@ -94,8 +97,10 @@ class World:
     def __post_init__(self) -> None:
         self.models.eval().requires_grad_(False)
         self.models.dynamics._cache_elites()
-        low, high = (np.asarray(flatten(self.spec.action_space, bound), np.float32)
-                     for bound in (self.spec.action_space.low, self.spec.action_space.high))  # type: ignore[attr-defined]
+        low, high = (
+            np.asarray(flatten(self.spec.action_space, bound), np.float32)
+            for bound in (self.spec.action_space.low, self.spec.action_space.high)
+        )  # type: ignore[attr-defined]
         self._low, self._high = (torch.from_numpy(bound).to(self.device) for bound in (low, high))
 
     # --- what it is
@@ -121,19 +126,35 @@ class World:
         return self.error_scale is not None
 
     @classmethod
-    def fit(cls, dataset: Dataset | str | Path, *, preset: str | Preset = "fast", seed: int = 0, out: str | Path | None = None,
-            device: str | torch.device = "cpu", overwrite: bool = False, progress: bool = False) -> Self:
+    def fit(
+        cls,
+        dataset: Dataset | str | Path,
+        *,
+        preset: str | Preset = "fast",
+        seed: int = 0,
+        out: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> Self:
         """Train a world on a dataset; see :func:`dydiff_env.world.fit.fit`."""
         from dydiff_env.world.fit import fit  # fit builds Worlds, so it stands above this file
-        return fit(dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress)  # type: ignore[return-value]
+
+        return fit(
+            dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress
+        )  # type: ignore[return-value]
 
     # --- what can be asked of it
 
-    def sample_starts(self, n: int, seed: int = 0, kind: Literal["dataset", "initial"] = "dataset") -> np.ndarray:
+    def sample_starts(
+        self, n: int, seed: int = 0, kind: Literal["dataset", "initial"] = "dataset"
+    ) -> np.ndarray:
         """Draw start states (n, O), environment units: from anywhere in the data, or from the starts of episodes."""
         bank = {"dataset": self.start_bank, "initial": self.initial_bank}.get(kind)
         if bank is None:
-            raise DyDiffError(f"There are no {kind!r} start states.", 'Use "dataset" or "initial".', usage=True)
+            raise DyDiffError(
+                f"There are no {kind!r} start states.", 'Use "dataset" or "initial".', usage=True
+            )
         rng = np.random.default_rng(seed)
         return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
 
@@ -148,13 +169,23 @@ class World:
         states = self.normalizer.normalize(observations.to(self.device, torch.float32))
         actions = actions.to(self.device, torch.float32)
         following, disagreement = self.models.dynamics.predict(states, actions)
-        return Transition(self.normalizer.denormalize(following), self.models.reward(states, actions, following),
-                          self.models.termination.terminal(following), disagreement.square().mean(-1).sqrt())
+        return Transition(
+            self.normalizer.denormalize(following),
+            self.models.reward(states, actions, following),
+            self.models.termination.terminal(following),
+            disagreement.square().mean(-1).sqrt(),
+        )
 
     def single_step(self, starts: ArrayOrTensor, actions: ArrayOrTensor) -> ArrayOrTensor:
         """States under given actions by the single-step model: (B, O), (B, L, A) to (B, L+1, O), environment units."""
         states, planned = self._normalized(starts, actions)
-        rolled = rollout(self.models.dynamics, self.models.termination, lambda t, _: planned[:, t], states, planned.shape[1])
+        rolled = rollout(
+            self.models.dynamics,
+            self.models.termination,
+            lambda t, _: planned[:, t],
+            states,
+            planned.shape[1],
+        )
         return self._like(starts, self.normalizer.denormalize(rolled.states))
 
     def imagine(self, starts: ArrayOrTensor, actions: ArrayOrTensor, seed: int = 0) -> ArrayOrTensor:
@@ -163,17 +194,31 @@ class World:
         generator = torch.Generator().manual_seed(seed)
         parts = []
         for begin in range(0, planned.shape[1], self.horizon):
-            chunk = planned[:, begin:begin + self.horizon]
-            rolled = rollout(self.models.dynamics, self.models.termination, lambda t, _, a=chunk: a[:, t], states,  # type: ignore[misc]
-                             chunk.shape[1])
+            chunk = planned[:, begin : begin + self.horizon]
+            rolled = rollout(
+                self.models.dynamics,
+                self.models.termination,
+                lambda t, _, a=chunk: a[:, t],
+                states,  # type: ignore[misc]
+                chunk.shape[1],
+            )
             parts.append(self.sample_states(rolled, chunk, generator))
             states = parts[-1][:, -1]
         first = self.normalizer.normalize(torch.as_tensor(starts).to(self.device, torch.float32))
         return self._like(starts, self.normalizer.denormalize(torch.cat([first[:, None], *parts], 1)))
 
     @torch.no_grad()
-    def dream(self, policy: Policy | None, starts: np.ndarray | Tensor, horizon: int | None = None, iterations: int | None = None,
-              *, deterministic: bool = True, seed: int = 0, first_actions: np.ndarray | Tensor | None = None) -> Trajectories:
+    def dream(
+        self,
+        policy: Policy | None,
+        starts: np.ndarray | Tensor,
+        horizon: int | None = None,
+        iterations: int | None = None,
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+        first_actions: np.ndarray | Tensor | None = None,
+    ) -> Trajectories:
         """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
 
         Args:
@@ -193,13 +238,21 @@ class World:
         """
         horizon = self.horizon if horizon is None else horizon
         iterations = self.iterations if iterations is None else iterations
-        first = None if first_actions is None else torch.as_tensor(first_actions).to(self.device, torch.float32)
+        first = (
+            None if first_actions is None else torch.as_tensor(first_actions).to(self.device, torch.float32)
+        )
         if policy is None and (first is None or horizon != 1):
-            raise DyDiffError("A dream without a policy is one step long and needs the action.",
-                              "Pass horizon=1 and first_actions, or a policy.", usage=True)
+            raise DyDiffError(
+                "A dream without a policy is one step long and needs the action.",
+                "Pass horizon=1 and first_actions, or a policy.",
+                usage=True,
+            )
         if horizon < 1 or iterations < 0:
-            raise DyDiffError(f"horizon={horizon}, iterations={iterations}.", "Use at least one step and no fewer than 0 iterations.",
-                              usage=True)
+            raise DyDiffError(
+                f"horizon={horizon}, iterations={iterations}.",
+                "Use at least one step and no fewer than 0 iterations.",
+                usage=True,
+            )
         states = torch.as_tensor(starts).to(self.device, torch.float32)
         self._check_width("observation", states, self.spec.observation_size)
         if first is not None:
@@ -208,8 +261,16 @@ class World:
         generator = torch.Generator().manual_seed(seed)
         parts = []
         for begin in range(0, horizon, self.horizon):
-            part = self._dream_window(policy, states, min(self.horizon, horizon - begin), iterations, deterministic,
-                                      seed + begin, first if begin == 0 else None, generator)
+            part = self._dream_window(
+                policy,
+                states,
+                min(self.horizon, horizon - begin),
+                iterations,
+                deterministic,
+                seed + begin,
+                first if begin == 0 else None,
+                generator,
+            )
             parts.append(part)
             states = part[0][:, -1]
         all_states = torch.cat([parts[0][0][:, :1], *(part[0][:, 1:] for part in parts)], 1)
@@ -217,8 +278,17 @@ class World:
         uncertainties = torch.cat([part[2] for part in parts], 1)
         return self._trajectories(all_states, actions, uncertainties)
 
-    def _dream_window(self, policy: Policy | None, states: Tensor, horizon: int, iterations: int, deterministic: bool,
-                      seed: int, first: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _dream_window(
+        self,
+        policy: Policy | None,
+        states: Tensor,
+        horizon: int,
+        iterations: int,
+        deterministic: bool,
+        seed: int,
+        first: Tensor | None,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One window in normalised units: states (B, L+1, O), actions (B, L, A), uncertainties (B, L)."""
 
         def act(t: int, at: Tensor) -> Tensor:
@@ -239,11 +309,18 @@ class World:
             return actions
 
         rolled = rollout(self.models.dynamics, self.models.termination, act, states, horizon)
-        refined, actions = refine(rolled, lambda r, a: self.sample_states(r, a, generator), relabel, iterations,
-                                  self.preset.refinement.update)
+        refined, actions = refine(
+            rolled,
+            lambda r, a: self.sample_states(r, a, generator),
+            relabel,
+            iterations,
+            self.preset.refinement.update,
+        )
         return refined, actions, rolled.disagreement.square().mean(-1).sqrt()
 
-    def sample_states(self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 512) -> Tensor:
+    def sample_states(
+        self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 512
+    ) -> Tensor:
         """Draw s_1 … s_L (B, L, O) ~ p_θ(· | s_0, actions) (Eq. 7), normalised.
 
         Args:
@@ -260,8 +337,13 @@ class World:
         for begin in range(0, len(actions), rows):
             c = whole.rows(slice(begin, begin + rows))
             shape = (len(c.starts), actions.shape[1], c.starts.shape[1])
-            x = sample(lambda x, sigma, c=c: self.models.denoiser(x, sigma, c), shape, self.preset.sampler, generator,  # type: ignore[misc]
-                       self.device)
+            x = sample(
+                lambda x, sigma, c=c: self.models.denoiser(x, sigma, c),
+                shape,
+                self.preset.sampler,
+                generator,  # type: ignore[misc]
+                self.device,
+            )
             out.append(x if c.anchor is None else c.anchor + c.scale * x)  # type: ignore[operator]
         return torch.cat(out)
 
@@ -273,7 +355,9 @@ class World:
         terminated = terminal.any(1)
         lengths = torch.where(terminated, terminal.float().argmax(1) + 1, horizon)
         observations = self.normalizer.denormalize(states)
-        return Trajectories(*(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties)))
+        return Trajectories(
+            *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))
+        )
 
     def _act(self, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
         """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
@@ -290,8 +374,11 @@ class World:
 
     def _check_width(self, what: str, rows: Tensor, size: int) -> None:
         if rows.dim() != 2 or rows.shape[1] != size:
-            raise DyDiffError(f"This world's {what}s are {size} numbers wide, but the {what}s given have shape {tuple(rows.shape)}.",
-                              f"Use {what}s of shape (B, {size}), flattened as gymnasium.spaces.flatten does.", usage=True)
+            raise DyDiffError(
+                f"This world's {what}s are {size} numbers wide, but the {what}s given have shape {tuple(rows.shape)}.",
+                f"Use {what}s of shape (B, {size}), flattened as gymnasium.spaces.flatten does.",
+                usage=True,
+            )
 
     def _normalized(self, starts: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         states = torch.as_tensor(starts).to(self.device, torch.float32)
@@ -313,17 +400,34 @@ class World:
         """
         path = Path(path)
         if path.exists() and not overwrite:
-            raise DyDiffError(f"{path} exists.", "Choose another folder, or pass overwrite=True (--overwrite).", usage=True)
+            raise DyDiffError(
+                f"{path} exists.", "Choose another folder, or pass overwrite=True (--overwrite).", usage=True
+            )
         partial = path.with_name(path.name + ".saving")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         tensors = {f"models.{name}": value for name, value in self.models.state_dict().items()}
-        tensors |= {"normalizer.mean": self.normalizer.mean, "normalizer.std": self.normalizer.std,
-                    "start_bank": torch.from_numpy(self.start_bank), "initial_bank": torch.from_numpy(self.initial_bank)}
+        tensors |= {
+            "normalizer.mean": self.normalizer.mean,
+            "normalizer.std": self.normalizer.std,
+            "start_bank": torch.from_numpy(self.start_bank),
+            "initial_bank": torch.from_numpy(self.initial_bank),
+        }
         if self.error_scale is not None:
-            tensors |= {"error_scale.intercept": self.error_scale.intercept, "error_scale.slope": self.error_scale.slope}
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial / "world.safetensors")
-        document = {"schema": SCHEMA, "spec": json.loads(self.spec.to_json()), "preset": self.preset.to_dict(), "record": self.record}
+            tensors |= {
+                "error_scale.intercept": self.error_scale.intercept,
+                "error_scale.slope": self.error_scale.slope,
+            }
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            partial / "world.safetensors",
+        )
+        document = {
+            "schema": SCHEMA,
+            "spec": json.loads(self.spec.to_json()),
+            "preset": self.preset.to_dict(),
+            "record": self.record,
+        }
         (partial / "world.json").write_text(json.dumps(document, indent=1))
         if path.exists():
             shutil.rmtree(path)
@@ -338,27 +442,62 @@ class World:
         """
         path = Path(path)
         if not (path / "world.json").is_file():
-            raise DyDiffError(f"{path} is not a world (it has no world.json).", "Make one with: dydiff-env fit --dataset ID --out WORLD.")
+            raise DyDiffError(
+                f"{path} is not a world (it has no world.json).",
+                "Make one with: dydiff-env fit --dataset ID --out WORLD.",
+            )
         again = "The folder is damaged or incomplete; fit the world again, or copy it whole."
         try:
             document = json.loads((path / "world.json").read_text())
             if document["schema"] > SCHEMA:
-                raise DyDiffError(f"{path} has schema {document['schema']}, this version reads up to {SCHEMA}.", "Update dydiff-env.")
+                raise DyDiffError(
+                    f"{path} has schema {document['schema']}, this version reads up to {SCHEMA}.",
+                    "Update dydiff-env.",
+                )
             spec = DatasetSpec.from_json(json.dumps(document["spec"]))
             preset = Preset.from_dict(document["preset"])
             models = Models(spec, preset)
             tensors = load_file(path / "world.safetensors")
-            models.load_state_dict({name[7:]: value for name, value in tensors.items() if name.startswith("models.")})
-            scale = (ErrorScale(tensors["error_scale.intercept"].to(device), tensors["error_scale.slope"].to(device))
-                     if "error_scale.slope" in tensors else None)
+            models.load_state_dict(
+                {name[7:]: value for name, value in tensors.items() if name.startswith("models.")}
+            )
+            scale = (
+                ErrorScale(
+                    tensors["error_scale.intercept"].to(device), tensors["error_scale.slope"].to(device)
+                )
+                if "error_scale.slope" in tensors
+                else None
+            )
             normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
-            if not all(math.isfinite(float(value.abs().max())) for name, value in tensors.items()
-                       if value.numel() and not name.endswith("threshold")):
+            if not all(
+                math.isfinite(float(value.abs().max()))
+                for name, value in tensors.items()
+                if value.numel() and not name.endswith("threshold")
+            ):
                 raise DyDiffError(f"{path} holds numbers that are not finite.", again)
-            return cls(spec, preset, models.to(device), normalizer, scale, tensors["start_bank"].numpy(),
-                       tensors["initial_bank"].numpy(), document.get("record", {}))
+            return cls(
+                spec,
+                preset,
+                models.to(device),
+                normalizer,
+                scale,
+                tensors["start_bank"].numpy(),
+                tensors["initial_bank"].numpy(),
+                document.get("record", {}),
+            )
         except DyDiffError:
             raise
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            AssertionError,
+        ) as error:
             reason = str(error).splitlines()[0][:120] if str(error) else ""
-            raise DyDiffError(f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", again) from error
+            raise DyDiffError(
+                f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", again
+            ) from error

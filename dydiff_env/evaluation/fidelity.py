@@ -1,0 +1,80 @@
+"""How true a world's dreams are, against the source environment (the paper's Figs. 7 and 9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.evaluation.simulator import Simulator
+from dydiff_env.policies.policy import Policy
+from dydiff_env.world.heldout import HORIZONS
+from dydiff_env.world.world import World
+
+
+def errors(world: World, dream: Trajectories, real: Trajectories) -> tuple[np.ndarray, np.ndarray]:
+    """Squared error (N, L) of the dreamt states s_1 … s_L in standardised units, and the mask (N, L) of steps really taken."""
+    gap = (dream.observations[:, 1:] - real.observations[:, 1:]) / world.normalizer.std.cpu().numpy()
+    return np.square(gap).mean(-1), real.mask
+
+
+def closed_loop(
+    world: World,
+    simulator: Simulator,
+    policy: Policy,
+    starts: np.ndarray,
+    *,
+    horizon: int | None = None,
+    iterations: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+) -> dict[str, Any]:
+    """Dream a deterministic policy and run it for real from the same starts (Fig. 7).
+
+    Args:
+        world: the world.
+        simulator: the truth.
+        policy: acts in both.
+        starts: (B, O), environment units.
+        horizon: steps; default: the world's window.
+        iterations: the M's to dream with.
+
+    Returns:
+        ``real``: survival and return; and for each M: mean squared error at a few horizons and over all steps really taken, survival,
+        return, their differences to the real ones, and ``residual``: the mean squared distance of dreamt transitions from what the
+        simulator makes of the same state and action (realism).
+    """
+    horizon = world.horizon if horizon is None else horizon
+    real = simulator.follow(policy, starts, horizon)
+    result: dict[str, Any] = {
+        "real": {"survival": float(1 - real.terminations.mean()), "return": float(real.returns.mean())}
+    }
+    for m in iterations:
+        dream = world.dream(policy, starts, horizon, m)
+        error, mask = errors(world, dream, real)
+        # The error is counted until the real episode ends, also where the dream ended sooner.
+        curve = (error * mask).sum(0) / np.maximum(mask.sum(0), 1)
+        reached = mask.any(0)
+        at = {f"h{h}": float(curve[h - 1]) for h in HORIZONS if h <= horizon and reached[h - 1]}
+        survival, value = float(1 - dream.terminations.mean()), float(dream.returns.mean())
+        result[f"M{m}"] = {
+            **at,
+            "mean": float(curve[reached].mean()),
+            "survival": survival,
+            "return": value,
+            "survival_gap": survival - result["real"]["survival"],
+            "return_gap": value - result["real"]["return"],
+            "residual": residual(world, simulator, dream),
+        }
+    return result
+
+
+def residual(
+    world: World, simulator: Simulator, dream: Trajectories, transitions: int = 500, seed: int = 0
+) -> float:
+    """Realism: mean squared distance, in standardised units, of some dreamt next states from the simulator's."""
+    rows, steps = np.nonzero(dream.mask)
+    some = np.random.default_rng(seed).choice(len(rows), min(transitions, len(rows)), replace=False)
+    rows, steps = rows[some], steps[some]
+    real = simulator.one_step(dream.observations[rows, steps], dream.actions[rows, steps])
+    gap = (dream.observations[rows, steps + 1] - real) / world.normalizer.std.cpu().numpy()
+    return float(np.square(gap).mean())
