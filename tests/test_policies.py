@@ -184,6 +184,25 @@ def test_behavior_is_a_clone_of_the_data() -> None:
     assert not torch.equal(policy.act(OBSERVATIONS, False), policy.act(OBSERVATIONS))
 
 
+@pytest.mark.parametrize("algorithm", ["td3bc", "cql", "diffql", "bc"])
+def test_our_agents_load_with_their_spaces_and_world(algorithm: str, tmp_path: Path) -> None:
+    from dydiff_env.agents import agent_class
+
+    trained = agent_class(algorithm)(SPEC, seed=1, world="a/world")
+    trained.save(tmp_path / "agent.bin")
+    policy = load_policy(tmp_path / "agent.bin")
+    assert policy.kind == algorithm and policy.world == "a/world"
+    if algorithm != "diffql":  # which draws its candidates
+        np.testing.assert_allclose(policy.act(OBSERVATIONS), trained.act(OBSERVATIONS).detach(), atol=1e-6)
+    with pytest.raises(DyDiffError, match="of size 5, but these are of size 11"):
+        load_policy(tmp_path / "agent.bin", DatasetSpec(gym.spaces.Box(-1, 1, (11,)), SPEC.action_space))
+    checkpoint = torch.load(tmp_path / "agent.bin", weights_only=True)
+    del checkpoint["state"]
+    torch.save(checkpoint, tmp_path / "cut.bin")
+    with pytest.raises(DyDiffError, match="incomplete"):
+        load_policy(tmp_path / "cut.bin")
+
+
 def test_formats_that_run_code_need_trust(files: dict[str, Path], tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 

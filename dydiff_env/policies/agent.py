@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,6 @@ import torch
 
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
-
-CLASSES = {
-    "td3bc": "TD3BC",
-    "cql": "CQL",
-    "diffql": "DiffQL",
-    "bc": "BC",
-}  # module of dydiff_env.agents: its class
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -40,17 +32,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds tensors, but not an agent of dydiff-env.",
             "A bare state_dict has no network: export it with torch.jit.script or torch.jit.trace.",
         )
-    if checkpoint.get("algorithm") not in CLASSES:
-        raise DyDiffError(
-            f"{path} is of algorithm {checkpoint.get('algorithm')!r}.",
-            f"This version knows {', '.join(CLASSES)}.",
-        )
     return checkpoint
 
 
 def load(path: Path, checkpoint: dict[str, Any], device: str) -> Policy:
-    """The agent of a checkpoint read by ``read_checkpoint``."""
-    name = checkpoint["algorithm"]
-    # policies lie below agents, so the agent's class is only looked up when a file asks for it
-    agent_class = getattr(importlib.import_module(f"dydiff_env.agents.{name}"), CLASSES[name])
-    return agent_class.load(path, device=device)
+    """The agent in a checkpoint that ``read_checkpoint`` read from ``path``.
+
+    Raises:
+        DyDiffError: for an unknown algorithm or a checkpoint with parts missing.
+    """
+    # policies lie below agents, so agents are only looked up when a file asks for one
+    from dydiff_env.agents import load_agent
+
+    try:
+        return load_agent(checkpoint, device)
+    except DyDiffError:
+        raise
+    except Exception as error:
+        raise DyDiffError(
+            f"{path} is an incomplete agent checkpoint ({type(error).__name__}: {error}).",
+            "Save or copy the checkpoint again.",
+        ) from error

@@ -104,10 +104,10 @@ def _load_file(
         from dydiff_env.data.dataset import DatasetSpec
 
         checkpoint = agent.read_checkpoint(path)
-        own = DatasetSpec.from_json(checkpoint["spec"])
+        trained = agent.load(path, checkpoint, device)
         loaded = _bound(
-            agent.load(path, checkpoint, device),
-            own,
+            trained,
+            DatasetSpec.from_json(checkpoint["spec"]),
             kind=checkpoint["algorithm"],
             fingerprint=digest,
             world=checkpoint.get("world"),
