@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -57,7 +58,9 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
 
 def _register_robotics(name: str) -> None:
     try:
-        import gymnasium_robotics
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of environments nobody asked for
+            import gymnasium_robotics
     except ImportError as error:
         raise DyDiffError(f"{name} comes from gymnasium-robotics, which is not installed.",
                           "Run `pip install 'dydiff-env[maze]'`.") from error

@@ -1,0 +1,118 @@
+"""`dydiff-env collect`: behaviour data from a real environment, as a Minari dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.errors import DyDiffError
+
+BEHAVIOUR, OUTPUT = "Who acts", "Output"
+
+
+def collect(
+    env_id: Annotated[str, typer.Argument(help="A Gymnasium environment with continuous spaces.")],
+    steps: Annotated[int, typer.Option(min=1, help="Transitions in the dataset.")] = 100_000,
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            help="random, medium-replay, medium, medium-expert or expert, after D4RL. "
+            "medium-replay by default; PointMaze has none, a waypoint controller walks it.",
+            rich_help_panel=BEHAVIOUR,
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option(help="Trains it: sac, td3, ppo, tqc, crossq or trpo.", rich_help_panel=BEHAVIOUR)
+    ] = "sac",
+    train_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Length of its training: --steps for medium-replay, 300 000 for the others by default.",
+            rich_help_panel=BEHAVIOUR,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Record this policy instead: any file `export` takes.", rich_help_panel=BEHAVIOUR),
+    ] = None,
+    stochastic: Annotated[
+        bool,
+        typer.Option("--stochastic", help="Sample that policy's actions.", rich_help_panel=BEHAVIOUR),
+    ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Unpickle that policy: it can run any code.", rich_help_panel=BEHAVIOUR),
+    ] = False,
+    vecnormalize: Annotated[
+        Path | None, typer.Option(help="VecNormalize file of an SB3 policy.", rich_help_panel=BEHAVIOUR)
+    ] = None,
+    num_envs: Annotated[int, typer.Option(min=1, help="Copies stepped together.")] = 16,
+    dataset_id: Annotated[
+        str | None,
+        typer.Option(
+            help="NAMESPACE/NAME-vK; `minari.load_dataset` will find it.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder instead of registering the id.", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Record a Minari dataset, with a behaviour policy trained for it or with your own.
+
+    The behaviour policies are saved beside the data, reference scores go into its metadata.
+    """
+    with reporting(debug):
+        # MuJoCo and Stable-Baselines3 take a second to import: not before the options are known to be right.
+        from dydiff_env.data.collect import (
+            CollectConfig,
+            Destination,
+            collect_maze,
+            collect_policy,
+            collect_tier,
+            is_maze,
+        )
+        from dydiff_env.data.dataset import DatasetSpec
+        from dydiff_env.data.recorder import Act
+
+        if policy is not None and tier is not None:
+            raise DyDiffError("--policy and --tier both say who acts.", "Pass one of them.", usage=True)
+        if is_maze(env_id) and tier is not None:
+            raise DyDiffError(
+                f"{env_id} is walked by a waypoint controller, which has no tiers.",
+                "Leave out --tier.",
+                usage=True,
+            )
+        destination = Destination(dataset_id, out, overwrite)
+        config = CollectConfig(steps, tier or "medium-replay", algorithm, train_steps, num_envs, seed=seed)
+        if policy is not None:
+
+            def acting(spec: DatasetSpec) -> Act:
+                import torch
+
+                from dydiff_env.policies.loader import load_policy
+
+                loaded = load_policy(
+                    str(policy), spec, trust=trust, vecnormalize=vecnormalize, device=str(pick_device(device))
+                )
+                torch.manual_seed(seed)
+                return lambda observations: (
+                    loaded.act(torch.as_tensor(observations), not stochastic).detach().cpu().numpy()
+                )
+
+            name = Path(policy).name
+            document = collect_policy(env_id, destination, config, acting, name, progress=not as_json)
+        elif is_maze(env_id):
+            document = collect_maze(env_id, destination, config, progress=not as_json)
+        else:
+            document = collect_tier(env_id, destination, config, progress=not as_json)
+        emit(document, as_json)

@@ -1,0 +1,265 @@
+"""Behaviour data as D4RL made it: tiers of a training run, mazes walked by waypoints, or a given policy."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dydiff_env import __version__
+from dydiff_env.data.dataset import DatasetSpec, Episode
+from dydiff_env.data.flattening import check_spaces
+from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, registered_folder
+from dydiff_env.data.recorder import Act, record
+from dydiff_env.data.simulator import make_env
+from dydiff_env.data.waypoint import WaypointConfig, WaypointController
+from dydiff_env.errors import DyDiffError
+from dydiff_env.progress import progress_bar
+
+TIERS = ("random", "medium-replay", "medium", "medium-expert", "expert")
+MAZE_TASK = {"continuing_task": True, "reset_target": True, "reward_type": "sparse"}
+BLOCK = 50_000  # transitions held in memory before they are written
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What to record.
+
+    Args:
+        steps: transitions in the dataset, exactly.
+        tier: one of ``TIERS``, after D4RL (Fu et al. 2020): *random* the untrained policy; *medium-replay* the first
+            ``steps`` transitions of the training run, the whole history; *expert* the best policy along the run;
+            *medium* the first one a third of the way from random to that; *medium-expert* half of each.
+        algorithm: trains the behaviour policy: sac, td3, ppo, tqc, crossq or trpo.
+        train_steps: length of the training run; by default ``steps`` for medium-replay, 300 000 for the other tiers
+            and none for random.
+        num_envs: copies stepped together when a finished policy is recorded.
+        score_episodes: episodes behind each reference score.
+        seed: of everything drawn.
+    """
+
+    steps: int = 100_000
+    tier: str = "medium-replay"
+    algorithm: str = "sac"
+    train_steps: int | None = None
+    num_envs: int = 16
+    score_episodes: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a dataset goes.
+
+    Args:
+        dataset_id: the id to store; without ``out``, also where Minari will find it.
+        out: a folder of its own.
+        overwrite: replace what is there.
+    """
+
+    dataset_id: str | None = None
+    out: Path | None = None
+    overwrite: bool = False
+
+    def resolve(self) -> tuple[Path, str]:
+        """The data folder and the id.
+
+        Raises:
+            DyDiffError: where neither is given, or the id is malformed.
+        """
+        if self.out is None and self.dataset_id is None:
+            raise DyDiffError("Nothing says where the dataset goes.",
+                              "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
+        if self.out is not None:
+            return self.out, check_dataset_id(self.dataset_id or dataset_id_for(self.out))
+        assert self.dataset_id is not None
+        return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
+
+
+def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
+                 progress: bool = False) -> dict[str, Any]:
+    """Record a PointMaze under the waypoint controller: sparse reward, a new goal after each one reached.
+
+    The reference scores are the mean returns of random actions and of the controller without noise.
+    """
+    spec = describe(env_id, **MAZE_TASK)
+    env_json = str(spec.env_spec)
+    with_noise, without = (_waypoints(env_json, WaypointConfig(noise=noise), config.seed) for noise in (0.5, 0.0))
+    with _Recording(destination, spec, config.steps) as recording:
+        _fill(recording, env_json, with_noise, config.steps, config, f"Recording {env_id}", progress)
+        recording.scores = _score(env_json, _uniform(spec, config.seed), config), _score(env_json, without, config)
+        return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise", config)
+
+
+def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
+                 progress: bool = False) -> dict[str, Any]:
+    """Train a behaviour policy and record one of D4RL's tiers of it; its policies are saved beside.
+
+    The reference scores are the mean returns of random actions and of the run's best policy, without exploration.
+
+    Raises:
+        DyDiffError: for an unknown tier or algorithm.
+    """
+    from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun  # takes a second to import
+
+    if config.tier not in TIERS:
+        raise DyDiffError(f"There is no tier {config.tier!r}.", f"Choose from {', '.join(TIERS)}.", usage=True)
+    spec = describe(env_id)
+    env_json = str(spec.env_spec)
+    by_default = {"random": 0, "medium-replay": config.steps}
+    train_steps = by_default.get(config.tier, 300_000) if config.train_steps is None else config.train_steps
+    with _Recording(destination, spec, config.steps) as recording:
+        history = config.tier == "medium-replay"
+        run = BehaviourRun(env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
+                           recording.take if history else lambda episode: None)
+        untrained = run.snapshot()
+        with progress_bar(f"Training {config.algorithm}", train_steps, progress) as advance:
+            run.train(advance)
+        low, high = _score(env_json, _uniform(spec, config.seed), config), None
+        levels = {"random": untrained}
+        if train_steps:
+            levels = {"medium": run.medium(-np.inf if low is None else low), "expert": run.best()}
+            high = _score(env_json, levels["expert"].policy.act(deterministic=True), config)
+        recording.scores = low, high
+        shares = {"random": {"random": 1.0}, "medium": {"medium": 1.0}, "expert": {"expert": 1.0},
+                  "medium-expert": {"medium": 0.5, "expert": 0.5}, "medium-replay": {}}[config.tier]
+        for level, share in shares.items():
+            snapshot = untrained if level == "random" else levels[level]
+            _fill(recording, env_json, snapshot.policy.act(deterministic=False), round(config.steps * share), config,
+                  f"Recording {level}", progress)
+        for level, snapshot in levels.items():
+            run.save(snapshot, recording.policies, level)
+        return recording.publish(f"{config.algorithm.upper()} ({config.tier})", f"{env_id}, {config.tier}", config,
+                                 {"train_steps": train_steps, "trained_for": {
+                                     level: snapshot.steps for level, snapshot in levels.items()}})
+
+
+def collect_policy(env_id: str, destination: Destination, config: CollectConfig, policy: Callable[[DatasetSpec], Act],
+                   name: str, progress: bool = False) -> dict[str, Any]:
+    """Record a given policy.
+
+    Args:
+        env_id: the environment.
+        destination: where the dataset goes.
+        config: ``steps``, ``num_envs`` and ``seed`` count.
+        policy: makes the acting function once the spaces are known.
+        name: what to call it in the metadata.
+        progress: show a bar on a terminal.
+    """
+    spec = describe(env_id, **(MAZE_TASK if is_maze(env_id) else {}))
+    act = policy(spec)
+    with _Recording(destination, spec, config.steps) as recording:
+        _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)
+        return recording.publish(name, f"{env_id}, {name}", config)
+
+
+def is_maze(env_id: str) -> bool:
+    """Whether the waypoint controller can walk it."""
+    return env_id.startswith("PointMaze")
+
+
+def describe(env_id: str, **kwargs: Any) -> DatasetSpec:
+    """Spaces and specification of an environment.
+
+    Raises:
+        DyDiffError: where it cannot be made, or its spaces are not continuous.
+    """
+    env = make_env(env_id, **kwargs)
+    env.close()
+    check_spaces(env.observation_space, env.action_space, env_id)
+    assert env.spec is not None
+    return DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
+
+
+def _waypoints(env_json: str, config: WaypointConfig, seed: int) -> Act:
+    env: Any = make_env(env_json)
+    env.close()
+    return WaypointController(env.unwrapped.maze, env.observation_space, config, seed)
+
+
+def _uniform(spec: DatasetSpec, seed: int) -> Act:
+    space, rng = spec.action_space, np.random.default_rng(seed)
+    assert isinstance(space, gym.spaces.Box)
+    return lambda observations: rng.uniform(space.low, space.high, (len(observations), *space.shape))
+
+
+def _score(env_json: str, act: Act, config: CollectConfig) -> float | None:
+    """Mean return, None where episodes may never end."""
+    env = make_env(env_json)
+    env.close()
+    if env.spec is None or env.spec.max_episode_steps is None:
+        return None
+    episodes = record(env_json, act, episodes=config.score_episodes, num_envs=config.num_envs, seed=config.seed + 1)
+    return float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes]))
+
+
+def _fill(recording: _Recording, env_json: str, act: Act, steps: int, config: CollectConfig, title: str,
+          progress: bool) -> None:
+    with progress_bar(title, steps, progress) as advance:
+        for episode in record(env_json, act, steps=steps, num_envs=config.num_envs, seed=config.seed, advance=advance):
+            recording.take(episode)
+
+
+class _Recording:
+    """A dataset being written: takes exactly ``limit`` transitions, whatever it is offered."""
+
+    def __init__(self, destination: Destination, spec: DatasetSpec, limit: int) -> None:
+        path, dataset_id = destination.resolve()
+        self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
+        self._left, self._block, self._began = limit, list[Episode](), time.perf_counter()
+        self._returns: list[float] = []
+        self.scores: tuple[float | None, float | None] = (None, None)
+        # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
+        self._policies = path.with_name("policies" if destination.out is None else f"{path.stem}-policies")
+        self.policies = self._policies.with_name(self._policies.name + ".partial")
+
+    def take(self, episode: Episode) -> None:
+        """Keep an episode, or what of it still fits."""
+        kept = len(episode.rewards[:self._left])
+        if not kept:
+            return
+        if kept < len(episode.rewards):
+            episode = Episode(episode.observations[:kept + 1], episode.actions[:kept], episode.rewards[:kept], False)
+        self._left -= kept
+        self._returns.append(float(episode.rewards.sum(dtype=np.float64)))
+        self._block.append(episode)
+        if sum(len(held.rewards) for held in self._block) >= BLOCK:
+            self._write()
+
+    def publish(self, algorithm: str, description: str, config: CollectConfig,
+                facts: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Give the dataset and the policies beside it their names; returns what to tell the user."""
+        self._write()
+        writer, (low, high) = self._writer, self.scores
+        writer.spec = replace(writer.spec, ref_min_score=low, ref_max_score=high)
+        path = writer.publish(
+            algorithm_name=algorithm, description=description,
+            provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
+                        "score_episodes": config.score_episodes} | (facts or {}))
+        policies: list[str] = []
+        if self.policies.exists():
+            shutil.rmtree(self._policies, ignore_errors=True)
+            self.policies.rename(self._policies)
+            policies = sorted(str(file) for file in self._policies.glob("*.pt"))
+        return {"dataset_id": writer.spec.dataset_id, "path": str(path), "episodes": writer.trajectories,
+                "transitions": writer.transitions, "return_mean": float(np.mean(self._returns)),
+                "return_std": float(np.std(self._returns)), "ref_min_score": low, "ref_max_score": high,
+                "policies": policies, "seconds": round(time.perf_counter() - self._began, 1)}
+
+    def _write(self) -> None:
+        if self._block:
+            self._writer.append(self._block)
+            self._block = []
+
+    def __enter__(self) -> _Recording:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.__exit__(*error)
+        shutil.rmtree(self.policies, ignore_errors=True)
