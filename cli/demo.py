@@ -1,0 +1,206 @@
+"""`dydiff-env demo`: logged data → world → dreams → a better agent, on a maze, with pictures."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dydiff_env.cli.common import Debug, Json, Overwrite, Seed, console, emit, log, reporting
+from dydiff_env.errors import DyDiffError
+
+if TYPE_CHECKING:
+    from dydiff_env.world.presets import Preset
+    from dydiff_env.world.world import World
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """How large the demo is.
+
+    Args:
+        env_id: a PointMaze of gymnasium-robotics.
+        transitions: logged ones.
+        updates: of each agent.
+        starts: dreams of the export's round.
+        pictured: rollouts in the picture.
+        episodes: real ones, to judge each agent by.
+        scale: of the world's training, 1 for the size below.
+    """
+
+    env_id: str = "PointMaze_Medium-v3"
+    transitions: int = 60_000
+    updates: int = 6_000
+    starts: int = 1024
+    pictured: int = 64
+    episodes: int = 32
+    scale: float = 1.0
+
+
+TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 32, 8, 2, 0.02)
+"""Small enough for a test: it shows that every step runs, not how good they get."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the data, world, agents and pictures.")] = Path(
+        "demo"
+    ),
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Seconds instead of minutes, to see that it runs.")
+    ] = False,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The whole story on a maze, in minutes: collect, fit, train, export, train on the mix, evaluate.
+
+    Each step is printed as the command that does the same.
+    """
+    with reporting(debug):
+        if out.exists() and not overwrite:
+            raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.")
+        if out.exists() and not (out / "demo.json").is_file() and any(out.iterdir()):
+            raise DyDiffError(f"{out} is not a demo's folder.", "Choose another --out.")
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        (out / "demo.json").write_text("{}")
+        document = _Demo(out, TINY if tiny else DemoConfig(), seed, show=not as_json).run()
+        emit(document, True) if as_json else _show(document)
+
+
+def world_preset(scale: float) -> Preset:
+    """A world that fits in two minutes on a laptop: the default's form, smaller and trained for less."""
+    from dydiff_env.world.anchors import AnchorConfig
+    from dydiff_env.world.dynamics import DynamicsConfig
+    from dydiff_env.world.presets import FAST
+    from dydiff_env.world.transformer import TransformerConfig
+
+    def steps(config: Any, count: int) -> Any:
+        count = max(20, round(count * scale))
+        return replace(config, steps=count, evaluate_every=max(1, count // 5))
+
+    return replace(
+        FAST,
+        name="demo",
+        dynamics=DynamicsConfig(members=4, elites=3, width=128, depth=3),
+        dynamics_training=steps(FAST.dynamics_training, 3_000),
+        reward_training=steps(FAST.reward_training, 1_500),
+        termination_training=steps(FAST.termination_training, 500),
+        behavior_training=steps(FAST.behavior_training, 800),
+        anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
+        network=TransformerConfig(width=64, blocks=3),
+        denoiser_training=steps(FAST.denoiser_training, 1_000),
+    )
+
+
+class _Demo:
+    """The steps, in order; each leaves its result in the folder."""
+
+    def __init__(self, out: Path, config: DemoConfig, seed: int, show: bool) -> None:
+        self.out, self.config, self.seed, self.show = out, config, seed, show
+        self.seconds: dict[str, float] = {}
+
+    def step(self, name: str, command: str, work: Callable[[], Any]) -> Any:
+        """Say what is done and with which command one would do it by hand, do it, and take the time."""
+        if self.show:
+            log.print(f"[bold]{name}[/]  [dim]{command}[/]", highlight=False, soft_wrap=True)
+        begun = time.perf_counter()
+        result = work()
+        self.seconds[name] = round(time.perf_counter() - begun, 1)
+        return result
+
+    def run(self) -> dict[str, Any]:
+        """Everything; returns the figures."""
+        from dydiff_env.agents import Replay, Schedule, load_agent, train
+        from dydiff_env.agents.td3bc import TD3BC
+        from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
+        from dydiff_env.data.minari_io import load_dataset
+        from dydiff_env.evaluation.scores import environment_of, evaluate_returns
+        from dydiff_env.synthesis.export import export
+        from dydiff_env.world.world import World
+
+        out, config, seed = self.out, self.config, self.seed
+        real, world_path, syn = out / "real.minari", out / "world", out / "syn.minari"
+        quiet = Schedule(log_every=max(1, config.updates // 10), checkpoint_every=config.updates)
+
+        self.step("collect", f"dydiff-env collect {config.env_id} --steps {config.transitions} --out {real}",
+                  lambda: collect_maze(config.env_id, Destination(out=real),
+                                       CollectConfig(config.transitions, seed=seed), self.show))  # fmt: skip
+        data = load_dataset(real)
+        world: World = self.step("fit", f"dydiff-env fit --dataset {real} --out {world_path}",
+                                 lambda: World.fit(data, preset=world_preset(config.scale), out=world_path,
+                                                   seed=seed, progress=self.show))  # fmt: skip
+        checkpoints = {"real data": out / "td3bc.pt", "real + dreamt": out / "td3bc-mixed.pt"}
+
+        def trained(path: Path, replay: Replay) -> dict[str, Any]:
+            agent = TD3BC(data.spec, seed=seed, world=str(world_path.resolve()))
+            return train(agent, replay, config.updates, path, schedule=quiet, progress=self.show)
+
+        base, mixed = checkpoints.values()
+        line = f"dydiff-env train td3bc --dataset {real} --steps {config.updates}"
+        self.step("train", f"{line} --out {base} --world {world_path}", lambda: trained(base, Replay(data)))
+        dreamt = self.step("export", f"dydiff-env export --policy {base} --out {syn}",
+                           lambda: export(world, base, syn, batch=config.starts, keep=0.6, seed=seed,
+                                          progress=self.show))  # fmt: skip
+        self.step("train on the mix", f"{line} --synthetic {syn} --out {mixed}",
+                  lambda: trained(mixed, Replay(data, load_dataset(syn))))  # fmt: skip
+        where = environment_of(data.spec)
+        scores = self.step("evaluate", f"dydiff-env evaluate --policy {base} --episodes {config.episodes}", lambda: {
+            name: evaluate_returns(load_agent(path), where, config.episodes, seed=seed + 1).document(data.spec)
+            for name, path in checkpoints.items()})  # fmt: skip
+        legal = self.step("draw", f"{out / 'rollouts.png'}", lambda: self.draw(world, base))
+        return {"scores": scores, "legal_rollouts": legal, "pictured": config.pictured, "export": dreamt,
+                "seconds": self.seconds, "out": str(out)}  # fmt: skip
+
+    def draw(self, world: World, policy_path: Path) -> dict[str, int]:
+        """The same policy from the same starts: single-step, refined, and in the simulator."""
+        from dydiff_env.cli.maze_plot import draw_rollouts, position_columns, real_rollouts
+        from dydiff_env.data.simulator import make_env
+        from dydiff_env.policies import load_policy
+
+        policy = load_policy(policy_path, world.spec)
+        starts = world.sample_starts(self.config.pictured, seed=self.seed + 2)
+        env: Any = make_env(str(world.spec.env_spec))
+        panels = {
+            "Single-step rollout": world.dream(policy, starts, iterations=0),
+            f"Refined, M = {max(1, world.iterations)}": world.dream(
+                policy, starts, iterations=max(1, world.iterations)
+            ),
+            "Real simulator": real_rollouts(env, policy, starts, world.horizon),
+        }
+        space = world.spec.observation_space
+        legal = draw_rollouts(panels, position_columns(space), env.unwrapped.maze, self.out / "rollouts.png")
+        env.close()
+        return legal
+
+
+def _show(document: dict[str, Any]) -> None:
+    table = Table(title="Returns in the real simulator")
+    for column in ("TD3BC trained on", "mean return", "95 % interval", "normalised"):
+        table.add_column(column, justify="left" if "on" in column and "return" not in column else "right")
+    for name, score in document["scores"].items():
+        low, high = score["return_ci"]
+        normal = score.get("normalized_score")
+        table.add_row(name, f"{score['return_mean']:.1f}", f"{low:.1f} to {high:.1f}",
+                      "" if normal is None else f"{normal:.0f}")  # fmt: skip
+    console.print(table)
+    table = Table(title=f"Rollouts that stay out of the walls, of {document['pictured']}")
+    for name in document["legal_rollouts"]:
+        table.add_column(name, justify="right")
+    table.add_row(*map(str, document["legal_rollouts"].values()))
+    console.print(table)
+    total = sum(document["seconds"].values())
+    console.print(
+        f"{total:.0f} s: " + ", ".join(f"{name} {s:.0f}" for name, s in document["seconds"].items())
+    )
+    console.print(f"Picture: [bold]{document['out']}/rollouts.png[/]", soft_wrap=True)
+    console.print(
+        "Next: [bold]dydiff-env collect --help[/], or your own data with [bold]dydiff-env fit --dataset[/]."
+    )
