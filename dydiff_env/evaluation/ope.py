@@ -1,0 +1,171 @@
+"""Off-policy evaluation: what policies would earn, told by their dreams; and how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import Episodes, bootstrap_interval, environment_of, evaluate_returns
+from dydiff_env.policies.policy import Policy
+from dydiff_env.world.world import World
+
+BATCH = 512  # dreams imagined at once
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How dreamt returns agree with real ones, over K policies.
+
+    Args:
+        spearman: rank correlation, 1 where the dream orders the policies as reality does.
+        regret: what is lost by taking the policy the dream ranks first, as a share of the real range (regret@1).
+        mean_absolute_error: of the mean returns, as a share of the real range.
+        real_range: best minus worst real return.
+    """
+
+    spearman: float
+    regret: float
+    mean_absolute_error: float
+    real_range: float
+
+
+def dream_returns(
+    world: World,
+    policy: Policy,
+    episodes: int = 100,
+    *,
+    horizon: int | None = None,
+    iterations: int | None = None,
+    deterministic: bool = True,
+    seed: int = 0,
+) -> Episodes:
+    """Undiscounted returns of a policy dreamt from first states of the data's episodes.
+
+    Args:
+        world: what is dreamt in.
+        policy: of the world's spaces.
+        episodes: how many.
+        horizon: the longest episode; None for the source environment's own limit.
+        iterations: refinements M; None for the world's own, 0 for the single-step model alone.
+        deterministic: the policy's mode.
+        seed: of the starts and draws; the same for all policies, so that they are compared on the same starts.
+
+    Returns:
+        Returns and lengths, (episodes,) each.
+    """
+    horizon = episode_limit(world.spec) if horizon is None else horizon
+    starts = world.sample_starts(episodes, seed=seed, kind="initial")
+    parts = [
+        world.dream(
+            policy,
+            starts[begin : begin + BATCH],
+            horizon,
+            iterations,
+            deterministic=deterministic,
+            seed=seed + begin,
+        )
+        for begin in range(0, episodes, BATCH)
+    ]
+    return Episodes(
+        np.concatenate([part.returns for part in parts]), np.concatenate([part.lengths for part in parts])
+    )
+
+
+def rank(
+    world: World, policies: Mapping[str, Policy], episodes: int = 100, **options: object
+) -> dict[str, Episodes]:
+    """Dreamt returns of several policies, best mean first.
+
+    Args:
+        world: what is dreamt in.
+        policies: by name.
+        episodes: of each.
+        options: of ``dream_returns``.
+    """
+    found = {name: dream_returns(world, policy, episodes, **options) for name, policy in policies.items()}  # type: ignore[arg-type]
+    return dict(sorted(found.items(), key=lambda item: -item[1].returns.mean()))
+
+
+def real_returns(
+    spec: DatasetSpec,
+    policies: Mapping[str, Policy],
+    episodes: int = 20,
+    env: str | None = None,
+    seed: int = 0,
+) -> dict[str, Episodes]:
+    """The same policies' returns in the real environment, the data's own unless another is named."""
+    source = environment_of(spec) if env is None else env
+    return {name: evaluate_returns(policy, source, episodes, seed=seed) for name, policy in policies.items()}
+
+
+def agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes]) -> Agreement:
+    """Compare dreamt with real mean returns, policy by policy.
+
+    Raises:
+        DyDiffError: for fewer than two policies, or different ones.
+    """
+    if len(dreamt) < 2 or dreamt.keys() != real.keys():
+        raise DyDiffError(
+            f"Dreamt: {sorted(dreamt)}; real: {sorted(real)}.",
+            "Evaluate the same policies, two at least, in both.",
+        )
+    ours = np.array([dreamt[name].returns.mean() for name in dreamt])
+    theirs = np.array([real[name].returns.mean() for name in dreamt])
+    width = float(np.ptp(theirs))
+    scale = width or 1.0
+    return Agreement(
+        spearman=rank_correlation(ours, theirs),
+        regret=float(theirs.max() - theirs[ours.argmax()]) / scale,
+        mean_absolute_error=float(np.abs(ours - theirs).mean()) / scale,
+        real_range=width,
+    )
+
+
+def table(
+    dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes] | None = None
+) -> list[dict[str, object]]:
+    """One row a policy: mean dreamt return with its 95 % bootstrap interval over starts, length, real return."""
+    rows: list[dict[str, object]] = []
+    for name, found in dreamt.items():
+        low, high = bootstrap_interval(found.returns)
+        row: dict[str, object] = {
+            "policy": name,
+            "dream_return": float(found.returns.mean()),
+            "dream_ci": [low, high],
+            "dream_length": float(found.lengths.mean()),
+        }
+        if real is not None:
+            low, high = bootstrap_interval(real[name].returns)
+            row |= {"real_return": float(real[name].returns.mean()), "real_ci": [low, high]}
+        rows.append(row)
+    return rows
+
+
+def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Spearman's ρ: the correlation of ranks, ties sharing their mean rank; 0 where one side is constant."""
+    a, b = _ranks(np.asarray(first, float)), _ranks(np.asarray(second, float))
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / norm) if norm > 0 else 0.0
+
+
+def episode_limit(spec: DatasetSpec) -> int:
+    """How long an episode of the source environment may be.
+
+    Raises:
+        DyDiffError: where the dataset does not say.
+    """
+    limit = environment_of(spec).max_episode_steps if spec.env_spec else None
+    if limit is None:
+        raise DyDiffError(
+            f"{spec.dataset_id} does not say how long an episode may be.", "Pass horizon (--horizon)."
+        )
+    return int(limit)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2

@@ -1,0 +1,69 @@
+"""Off-policy evaluation ranks policies by their dreams and says how well that agrees with reality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.ope import (
+    agreement,
+    dream_returns,
+    episode_limit,
+    rank,
+    rank_correlation,
+    real_returns,
+    table,
+)
+from dydiff_env.evaluation.scores import Episodes
+from dydiff_env.policies import as_policy
+
+
+def constant(value: float):
+    return lambda observations: torch.full((len(observations), 3), value)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=3, max_size=12))
+def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    first, second = np.array(pairs, float).T
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        assert rank_correlation(first, second) == 0
+    else:
+        assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
+
+
+def test_policies_are_ranked_in_dream_and_reality(tiny_world) -> None:
+    policies = {f"{v}": as_policy(constant(v), tiny_world.spec) for v in (-0.9, 0.0, 0.1)}
+    dreamt = rank(tiny_world, policies, episodes=6, horizon=40)
+    means = [found.returns.mean() for found in dreamt.values()]
+    assert means == sorted(means, reverse=True)
+    real = real_returns(tiny_world.spec, policies, episodes=2)
+    found = agreement(dreamt, real)
+    assert -1 <= found.spearman <= 1 and 0 <= found.regret <= 1 and found.real_range > 0
+    rows = table(dreamt, real)
+    assert [row["policy"] for row in rows] == list(dreamt)
+    assert all(row["dream_ci"][0] <= row["dream_return"] <= row["dream_ci"][1] for row in rows)
+    with pytest.raises(DyDiffError, match="same policies"):
+        agreement(dreamt, dict(list(real.items())[:2]))
+
+
+def test_all_policies_dream_from_the_same_starts_for_the_source_limit(tiny_world) -> None:
+    assert episode_limit(tiny_world.spec) == 1000
+    policy = as_policy(constant(0.0), tiny_world.spec)
+    one, again = (dream_returns(tiny_world, policy, 5, horizon=8, seed=3).returns for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+
+
+def test_agreement_of_known_numbers() -> None:
+    def episodes(value: float) -> Episodes:
+        return Episodes(np.array([value, value]), np.array([1, 1]))
+
+    real = {name: episodes(value) for name, value in {"a": 0, "b": 50, "c": 100}.items()}
+    dreamt = {name: episodes(value) for name, value in {"a": 10, "b": 90, "c": 80}.items()}
+    found = agreement(dreamt, real)
+    assert found.spearman == pytest.approx(0.5) and found.regret == pytest.approx(0.5)
+    assert found.mean_absolute_error == pytest.approx((10 + 40 + 20) / 300)
