@@ -83,6 +83,7 @@ class DiffusionPolicy(nn.Module):
             ]
         )
         self.register_buffer("schedule", schedule.float(), persistent=False)
+        self.coefficients: list[list[float]] = schedule.T.tolist()  # the same as plain numbers
 
     embedding: Tensor
     schedule: Tensor
@@ -97,7 +98,7 @@ class DiffusionPolicy(nn.Module):
         state, time = self._state_part(observations), self._time_part()
         action = noise[self.steps]
         for t in reversed(range(self.steps)):
-            scale, sigma, of_clean, of_noisy, spread = self.schedule[:, t].tolist()
+            scale, sigma, of_clean, of_noisy, spread = self.coefficients[t]
             predicted = self._tail(state + time[t], action)
             clean = (action / scale - sigma / scale * predicted).clamp(-1, 1)
             action = of_clean * clean + of_noisy * action + spread * noise[t]
@@ -130,6 +131,7 @@ class DiffQL(Agent):
     algorithm = "diffql"
     config_class = DiffQLConfig
     config: DiffQLConfig
+    fixed_noise: Tensor
 
     def build(self, observation_size: int, action_size: int) -> None:
         """A diffusion policy with its moving average, two critics with targets."""
@@ -140,6 +142,9 @@ class DiffQL(Agent):
             QNetwork(observation_size, action_size, config.hidden, Mish) for _ in range(2)
         )
         self.targets = deepcopy(self.critics).requires_grad_(False)
+        chain = (config.diffusion_steps + 1, config.candidates, action_size)
+        fixed = torch.empty(chain).normal_(generator=torch.Generator().manual_seed(0))
+        self.register_buffer("fixed_noise", fixed, persistent=False)
         self.actor_optimizer = self.adam("actor", self.actor, rate=config.learning_rate)
         self.critic_optimizer = self.adam("critic", self.critics, rate=config.learning_rate)
 
@@ -187,14 +192,8 @@ class DiffQL(Agent):
 
         The deterministic form uses the same noise for every observation, so that it is a function of it.
         """
-        count, size = self.config.candidates, self.actor.action_size
-        shape = (self.config.diffusion_steps + 1, count, size)
-        if deterministic:
-            fixed = torch.Generator().manual_seed(0)
-            noise = torch.empty(shape).normal_(generator=fixed).to(observations.device)
-            noise = noise.repeat(1, len(observations), 1)
-        else:
-            noise = self._noise((shape[0], len(observations) * count, size))
+        batch, count, size = observations.shape[0], self.config.candidates, self.actor.action_size
+        noise = self.fixed_noise.repeat(1, batch, 1) if deterministic else self._chain_noise(batch * count)
         repeated = observations.repeat_interleave(count, 0)
         actions = self.actor.sample(repeated, noise)
         values = torch.minimum(*(target(repeated, actions) for target in self.targets)).view(-1, count)

@@ -69,9 +69,10 @@ def _spec(policy: str, env: str | None) -> DatasetSpec:
         raise DyDiffError(
             f"{policy} does not say which environment it belongs to.", "Give --env or --world.", usage=True
         )
-    with make_env(env) as made:
-        described = made.spec.to_json() if made.spec else None
-        return DatasetSpec(made.observation_space, made.action_space, described)
+    made = make_env(env)
+    spec = DatasetSpec(made.observation_space, made.action_space, made.spec.to_json() if made.spec else None)
+    made.close()
+    return spec
 
 
 def _spec_of_agent(policy: str) -> DatasetSpec | None:

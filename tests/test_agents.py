@@ -1,0 +1,254 @@
+"""What a user relies on from every agent, and what each algorithm's mathematics promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dydiff_env.agents import ALGORITHMS, Replay, load_agent
+from dydiff_env.agents.cql import CQL, CQLConfig
+from dydiff_env.agents.diffql import DiffQL, DiffQLConfig, DiffusionPolicy
+from dydiff_env.agents.networks import Mish, QNetwork, timestep_embedding
+from dydiff_env.agents.td3bc import TD3BC, TD3BCConfig
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
+
+SMALL = {
+    "td3bc": {"hidden": (32, 32), "learning_rate": 3e-3},
+    "cql": {"hidden": (32, 32), "actions": 4, "policy_rate": 3e-3, "critic_rate": 3e-3, "alpha": 0.5},
+    "diffql": {"hidden": (32, 32), "learning_rate": 3e-3, "ema_start": 50},
+    "bc": {"hidden": (32, 32)},
+}
+
+
+def small(algorithm: str, spec: DatasetSpec, seed: int = 0, **changes):
+    cls = ALGORITHMS[algorithm]
+    config = replace(cls.config_class(batch_size=64), **{**SMALL[algorithm], **changes})
+    return cls(spec, config, seed=seed)
+
+
+@pytest.fixture(params=sorted(ALGORITHMS))
+def agent(request, hopper_dataset):
+    return small(request.param, hopper_dataset.spec).fit(Replay(hopper_dataset), 3)
+
+
+def bandit(rows: int = 4000) -> tuple[DatasetSpec, Replay]:
+    """One-step episodes in which the best action is .6 everywhere and the data hold any; bounds are 0 and 2."""
+    rng = np.random.default_rng(0)
+    observations = rng.standard_normal((rows, 2, 2)).astype(np.float32)
+    actions = rng.uniform(0, 2, (rows, 1, 1)).astype(np.float32)
+    rewards = -((actions[..., 0] - 0.6) ** 2)
+    data = Trajectories(observations, actions, rewards, np.ones(rows, bool), np.ones(rows, np.int64))
+    spec = DatasetSpec(gym.spaces.Box(-9, 9, (2,), np.float32), gym.spaces.Box(0, 2, (1,), np.float32))
+    return spec, Replay(data)
+
+
+def test_predict_takes_one_observation_or_many(agent):
+    observations = np.random.default_rng(0).standard_normal((5, 11))
+    many, state = agent.predict(observations)
+    assert many.shape == (5, 3) and many.dtype == agent.spec.action_space.dtype and state is None
+    one, _ = agent.predict(observations[0], state=None, episode_start=np.ones(1, bool), deterministic=True)
+    assert one.shape == (3,) and agent.spec.action_space.contains(one)
+    np.testing.assert_allclose(one, many[0], atol=1e-5)
+    acted = agent.act(torch.from_numpy(observations))
+    np.testing.assert_allclose(acted.numpy(), many, atol=1e-6)
+    with pytest.raises(DyDiffError, match="expects 11"):
+        agent.predict(np.zeros(7))
+
+
+def test_a_checkpoint_holds_no_code_and_gives_the_same_actions(agent, tmp_path):
+    path = agent.save(tmp_path / "agent.pt")
+    content = torch.load(path, weights_only=True)
+    assert content["format"] == "dydiff-env-agent" and content["updates"] == agent.updates == 3
+    assert DatasetSpec.from_json(content["spec"]) == agent.spec
+    loaded = load_agent(path)
+    assert type(loaded) is type(agent) and loaded.config == agent.config
+    observations = torch.randn(6, 11)
+    assert torch.equal(loaded.act(observations), agent.act(observations))
+    assert [file.name for file in tmp_path.iterdir()] == ["agent.pt"]
+
+
+def test_training_on_after_a_load_equals_training_through(agent, hopper_dataset, tmp_path):
+    replay = Replay(hopper_dataset)
+    loaded = load_agent(agent.save(tmp_path / "agent.pt"))
+    agent.fit(replay, 4)
+    loaded.fit(replay, 3).fit(replay, 1)
+    for name, value in agent.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_the_same_seed_gives_the_same_agent_and_another_does_not(hopper_dataset):
+    replay = Replay(hopper_dataset)
+    first, again, other = (small("td3bc", hopper_dataset.spec, seed).fit(replay, 4) for seed in (0, 0, 1))
+    observations = torch.randn(6, 11)
+    assert torch.equal(first.act(observations), again.act(observations))
+    assert not torch.allclose(first.act(observations), other.act(observations))
+
+
+def test_sb3_evaluates_an_agent_as_it_is(agent):
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    mean, _ = evaluate_policy(
+        agent, gym.make("Hopper-v5", max_episode_steps=30), n_eval_episodes=2, warn=False
+    )
+    assert np.isfinite(mean)
+
+
+def test_a_traced_agent_acts_alike_on_any_batch(agent):
+    traced = torch.jit.trace(agent, torch.randn(2, 11), check_trace=False)
+    observations = torch.randn(7, 11)
+    np.testing.assert_allclose(traced(observations).detach(), agent.act(observations), atol=1e-5)
+
+
+def test_dict_observations_are_taken_as_the_environment_gives_them():
+    env = gym.spaces.Dict(
+        observation=gym.spaces.Box(-9, 9, (4,)),
+        achieved_goal=gym.spaces.Box(-9, 9, (2,)),
+        desired_goal=gym.spaces.Box(-9, 9, (2,)),
+    )
+    spec = DatasetSpec(env, gym.spaces.Box(-1, 1, (2,), np.float32))
+    agent = small("td3bc", spec)
+    sample = env.sample()
+    one, _ = agent.predict(sample)
+    flat = torch.from_numpy(gym.spaces.flatten(env, sample))[None]
+    np.testing.assert_allclose(one, agent.act(flat)[0].numpy(), atol=1e-6)
+    many, _ = agent.predict({key: np.stack([value] * 3) for key, value in sample.items()})
+    assert many.shape == (3, 2)
+
+
+@pytest.mark.parametrize(("algorithm", "updates"), [("td3bc", 400), ("cql", 150), ("diffql", 150)])
+def test_agents_find_better_actions_than_the_data_hold(algorithm, updates):
+    spec, replay = bandit()
+    agent = small(algorithm, spec).fit(replay, updates)
+    actions = agent.act(torch.randn(64, 2))
+    assert float(((actions - 0.6) ** 2).mean()) < 0.13  # the data's mean action, 1, is worse: .16
+    assert ((actions >= 0) & (actions <= 2)).all()
+
+
+def test_cloning_copies_the_mean_action():
+    spec, replay = bandit()
+    actions = small("bc", spec, learning_rate=3e-3).fit(replay, 300).act(torch.randn(64, 2))
+    assert abs(float(actions.mean()) - 1.0) < 0.1
+
+
+def test_td3bc_in_groups_equals_one_batch_at_a_time(hopper_dataset):
+    replay = Replay(hopper_dataset)
+    together = TD3BC(hopper_dataset.spec, TD3BCConfig(hidden=(32, 32), batch_size=32)).fit(replay, 6)
+    apart = TD3BC(hopper_dataset.spec, TD3BCConfig(hidden=(32, 32), batch_size=32))
+    for _ in range(3):
+        apart.fit(replay, 1).fit(replay, 1)
+    assert together.updates == apart.updates == 6
+    observations = torch.randn(20, 11)
+    np.testing.assert_allclose(together.act(observations), apart.act(observations), atol=1e-4)
+
+
+def test_observations_are_standardised_by_the_logged_data(hopper_dataset):
+    agent = small("bc", hopper_dataset.spec).fit(Replay(hopper_dataset), 1)
+    flat = hopper_dataset.flat().observations
+    np.testing.assert_allclose(agent.observation_mean, flat.mean(0), atol=1e-4)
+    np.testing.assert_allclose(agent.observation_std, flat.std(0) + 1e-3, rtol=1e-3)
+
+
+def test_q_of_many_actions_equals_q_of_each():
+    network, observations, actions = QNetwork(4, 2, (16, 16)), torch.randn(5, 4), torch.randn(5, 3, 2)
+    together = network(observations, actions)
+    apart = torch.stack([network(observations, actions[:, k]) for k in range(3)], 1)
+    torch.testing.assert_close(together, apart)
+
+
+def test_mish_is_mish():
+    x = torch.linspace(-60, 60, 4001, requires_grad=True)
+    own, torchs = Mish()(x), F.mish(x)
+    torch.testing.assert_close(own, torchs, atol=1e-5, rtol=1e-5)
+    slopes = [torch.autograd.grad(y.sum(), x, retain_graph=True)[0] for y in (own, torchs)]
+    torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-5)
+
+
+def test_cql_densities_are_those_of_the_squashed_gaussian(hopper_dataset):
+    agent = small("cql", hopper_dataset.spec)
+    mean, log_std = torch.randn(6, 3) * 0.3, torch.randn(6, 3) * 0.3 - 1
+    actions, log_density = agent.sample((mean, log_std), 5)
+    base = torch.distributions.Normal(mean[:, None], log_std[:, None].exp())
+    squashed = torch.distributions.TransformedDistribution(base, torch.distributions.TanhTransform())
+    torch.testing.assert_close(log_density, squashed.log_prob(actions).sum(-1), atol=2e-3, rtol=1e-3)
+
+
+def test_cql_values_unseen_actions_lower_than_logged_ones(hopper_dataset):
+    agent = small("cql", hopper_dataset.spec, alpha=10.0).fit(Replay(hopper_dataset), 150)
+    batch = agent._inside(next(iter(Replay(hopper_dataset).batches(1, 256)))).pick(0)
+    logged = agent.critics[0](batch.observations, batch.actions).mean()
+    unseen = agent.critics[0](batch.observations, torch.rand_like(batch.actions) * 2 - 1).mean()
+    assert bool(logged > unseen)
+
+
+def test_the_lagrange_multiplier_falls_while_the_gap_is_below_its_target(hopper_dataset):
+    config = CQLConfig(hidden=(32, 32), actions=4, batch_size=64, lagrange=True, target_gap=100.0)
+    agent = CQL(hopper_dataset.spec, config)
+    before = float(agent.log_multiplier)
+    agent.fit(Replay(hopper_dataset), 5)
+    assert float(agent.log_multiplier) < before
+
+
+def test_diffusion_schedule_is_the_papers_and_samples_stay_in_bounds():
+    policy = DiffusionPolicy(4, 2, (16,), 5)
+    betas = [1 - np.exp(-0.1 / 5 - 0.5 * 9.9 * (2 * t - 1) / 25) for t in range(1, 6)]
+    kept = np.cumprod(1 - np.array(betas))
+    np.testing.assert_allclose(policy.schedule[0] ** 2, kept, rtol=1e-5)
+    np.testing.assert_allclose(policy.schedule[0] ** 2 + policy.schedule[1] ** 2, 1, rtol=1e-5)
+    assert float(policy.schedule[4, 0]) == 0  # the last step adds no noise
+    actions = policy.sample(torch.randn(9, 4), torch.randn(6, 9, 2) * 3)
+    assert actions.shape == (9, 2) and float(actions.abs().max()) <= 1
+    assert timestep_embedding(5, 16).shape == (5, 16)
+
+
+def test_diffql_acts_as_a_function_of_the_observation_and_can_draw(hopper_dataset):
+    agent = small("diffql", hopper_dataset.spec)
+    observations = torch.randn(8, 11)
+    torch.testing.assert_close(agent.act(observations)[3:4], agent.act(observations[3:4]), atol=1e-5, rtol=0)
+    drawn = [agent.act(observations, deterministic=False) for _ in range(2)]
+    assert not torch.equal(*drawn)
+
+
+def test_the_best_of_ten_backup_is_never_below_a_single_draw(hopper_dataset):
+    config = DiffQLConfig(hidden=(32, 32), batch_size=64)
+    one = DiffQL(hopper_dataset.spec, config)
+    ten = DiffQL(hopper_dataset.spec, replace(config, max_q_backup=True))
+    observations, zeros = torch.randn(500, 11), torch.zeros(500)
+    values = [agent.target_values(zeros, observations, zeros).mean() for agent in (one, ten)]
+    assert values[1] > values[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_broken_or_missing_checkpoint_is_one_clear_error(content, tmp_path):
+    path = tmp_path / "agent.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DyDiffError, match="checkpoint"):
+        load_agent(path)
+
+
+def test_a_truncated_checkpoint_is_one_clear_error(agent, tmp_path):
+    path = agent.save(tmp_path / "agent.pt")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DyDiffError, match="not a readable"):
+        load_agent(path)
+
+
+def test_data_of_another_width_and_unbounded_actions_are_refused(hopper_dataset):
+    spec, _ = bandit()
+    with pytest.raises(DyDiffError, match="the agent"):
+        small("bc", spec).fit(Replay(hopper_dataset), 1)
+    with pytest.raises(DyDiffError, match="bounds"):
+        small("bc", replace(spec, action_space=gym.spaces.Box(-np.inf, np.inf, (1,))))
+
+
+def test_loading_another_algorithms_checkpoint_names_both(hopper_dataset, tmp_path):
+    path = small("bc", hopper_dataset.spec).save(tmp_path / "agent.pt")
+    with pytest.raises(DyDiffError, match="holds a bc agent, not td3bc"):
+        TD3BC.load(path)

@@ -1,0 +1,195 @@
+"""``train`` and ``evaluate`` as a person runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dydiff_env.agents import BC, Replay, Schedule, load_agent, train
+from dydiff_env.cli.app import app
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import (
+    bootstrap_interval,
+    evaluate_returns,
+    interquartile_mean,
+    normalized_scores,
+)
+
+
+def run(*arguments: object) -> tuple[int, dict, str]:
+    """Exit code, JSON document and stderr of a command."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, json.loads(result.stdout) if result.exit_code == 0 else {}, result.stderr
+
+
+class Still:
+    """Stands still and counts how often it is asked."""
+
+    calls = 0
+
+    def act(self, observations, deterministic=True):
+        self.calls += 1
+        return torch.zeros(len(observations), 3)
+
+
+def test_train_writes_a_checkpoint_a_log_and_the_promised_document(hopper_folder, tmp_path):
+    out = tmp_path / "run" / "ckpt.pt"
+    code, document, _ = run(
+        "train",
+        "td3bc",
+        "--dataset",
+        hopper_folder,
+        "--synthetic",
+        hopper_folder,
+        "--steps",
+        20,
+        "--out",
+        out,
+        "--env-eval",
+        "--eval-episodes",
+        2,
+        "--json",
+        "--device",
+        "cpu",
+    )
+    assert code == 0
+    assert document["updates"] == 20 and document["updates_per_second"] > 0
+    [[updates, mean]] = document["returns"]
+    assert updates == 20 and np.isfinite(mean) and np.isfinite(document["normalized_score"])
+    with out.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["return_mean"]) == pytest.approx(mean) and float(rows[-1]["critic_loss"]) > 0
+    assert load_agent(out).updates == 20
+
+    code, document, _ = run("evaluate", "--policy", out, "--episodes", 3, "--json")
+    assert code == 0 and document["episodes"] == 3
+    assert document["return_ci"][0] <= document["return_mean"] <= document["return_ci"][1]
+    assert document["length_mean"] > 0
+
+
+def test_a_policy_is_evaluated_in_a_dream(tiny_world_path, hopper_dataset, tmp_path):
+    out = BC(hopper_dataset.spec).save(tmp_path / "bc.pt")
+    code, document, _ = run(
+        "evaluate",
+        "--policy",
+        out,
+        "--world",
+        tiny_world_path,
+        "--episodes",
+        4,
+        "--horizon",
+        9,
+        "--json",
+        "--device",
+        "cpu",
+    )
+    assert code == 0 and document["episodes"] == 4 and 1 <= document["length_mean"] <= 9
+
+
+def test_an_output_is_not_replaced_unless_asked(hopper_folder, tmp_path):
+    out = tmp_path / "ckpt.pt"
+    out.write_text("mine")
+    code, _, error = run("train", "bc", "--dataset", hopper_folder, "--steps", 1, "--out", out)
+    assert code == 2 and "--overwrite" in error and out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (("train", "sac", "--dataset", "DATA", "--out", "OUT"), 2, "td3bc"),
+    (("train", "bc", "--dataset", "no/such-v0", "--out", "OUT"), 1, "no/such-v0"),
+    (("train", "bc", "--dataset", "DATA", "--out", "OUT", "--world", "no-world"), 1, "no-world"),
+    (("train", "bc", "--dataset", "DATA", "--out", "OUT", "--synthetic", "DATA", "--real-ratio", 2), 2, "ratio"),
+    (("evaluate", "--policy", "OUT"), 2, "--env"),
+    (("evaluate", "--policy", "random", "--env", "Hoper-v5"), 1, "Hoper"),
+    (("evaluate", "--policy", "random", "--env", "Hopper-v5", "--world", "w"), 2, "Choose one"),
+])  # fmt: skip
+def test_mistakes_end_in_one_line_and_its_fix(arguments, code, words, hopper_folder, tmp_path):
+    names = {"DATA": hopper_folder, "OUT": tmp_path / "ckpt.pt"}
+    found, _, error = run(*(names.get(argument, argument) for argument in arguments))
+    assert found == code and words in error and "fix:" in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_resumes_to_the_result_of_the_uninterrupted_one(hopper_folder, tmp_path):
+    killed, whole = tmp_path / "killed.pt", tmp_path / "whole.pt"
+    command = [
+        "train",
+        "bc",
+        "--dataset",
+        hopper_folder,
+        "--steps",
+        300,
+        "--checkpoint-every",
+        50,
+        "--device",
+        "cpu",
+    ]
+    program = [sys.executable, "-c", "from dydiff_env.cli.app import main; main()"]
+    arguments = [str(part) for part in (*command, "--out", killed)]
+    process = subprocess.Popen([*program, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not killed.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < load_agent(killed).updates < 300
+    assert run(*command, "--out", killed, "--resume", "--json")[0] == 0
+    assert run(*command, "--out", whole, "--json")[0] == 0
+    left, right = load_agent(killed), load_agent(whole)
+    assert left.updates == right.updates == 300
+    for name, value in right.state_dict().items():
+        torch.testing.assert_close(left.state_dict()[name], value, atol=1e-6, rtol=0)
+    updates = [
+        [row["updates"] for row in csv.DictReader(path.with_suffix(".csv").open())]
+        for path in (killed, whole)
+    ]
+    assert updates[0] == updates[1]
+
+
+def test_resuming_as_another_run_is_refused(hopper_folder, tmp_path):
+    out = tmp_path / "ckpt.pt"
+    common = ("train", "bc", "--dataset", hopper_folder, "--out", out, "--steps")
+    assert run(*common, 2, "--json")[0] == 0
+    code, _, error = run(*common, 4, "--resume", "--seed", 1)
+    assert code == 2 and "another run" in error
+
+
+def test_evaluation_falls_on_schedule_and_at_the_end(hopper_dataset, tmp_path):
+    agent, schedule = BC(hopper_dataset.spec), Schedule(eval_every=4, eval_episodes=1)
+    document = train(
+        agent, Replay(hopper_dataset), 10, tmp_path / "bc.pt", schedule=schedule, env="Hopper-v5"
+    )
+    assert [updates for updates, _ in document["returns"]] == [4, 8, 10]
+
+
+def test_each_episode_counts_once_with_its_own_steps():
+    still = Still()
+    found = evaluate_returns(still, "Hopper-v5", 5, seed=3, num_envs=2)
+    alone = evaluate_returns(still, "Hopper-v5", 1, seed=3)
+    assert len(found.returns) == len(found.lengths) == 5
+    assert found.returns[0] == pytest.approx(alone.returns[0]) and found.lengths[0] == alone.lengths[0]
+    # A hopper that stands still earns about 1 a step: no step of a reset is counted, none is lost.
+    assert np.abs(found.returns / found.lengths - 1).max() < 0.3
+
+
+def test_a_policy_of_the_wrong_width_is_one_clear_error():
+    with pytest.raises(DyDiffError, match="Walker2d-v5 takes"):
+        evaluate_returns(Still(), "Walker2d-v5", 2)
+
+
+def test_scores_and_means_are_what_they_are_called():
+    assert interquartile_mean([0, 1, 2, 100]) == pytest.approx(1.5)
+    assert interquartile_mean([0, 1, 2, 3, 100]) == pytest.approx((0.75 * 1 + 2 + 0.75 * 3) / 2.5)
+    spec = DatasetSpec(None, None, ref_min_score=10.0, ref_max_score=110.0)  # type: ignore[arg-type]
+    np.testing.assert_allclose(normalized_scores(np.array([10, 60, 110]), spec), [0, 50, 100])
+    low, high = bootstrap_interval(np.arange(100.0))
+    assert low < 49.5 < high and high - low == pytest.approx(4 * 28.9 / 10, rel=0.15)
