@@ -87,7 +87,7 @@ def _registered_ids() -> list[str]:
 
 def _read(folder: Path) -> Dataset:
     """The dataset in ``folder``, from its own storage format."""
-    metadata = _metadata(folder)
+    metadata = read_metadata(folder)
     name = str(metadata.get("dataset_id", folder.name))
     observation_space, action_space = _spaces(metadata, name)
     check_spaces(observation_space, action_space, name)
@@ -96,7 +96,7 @@ def _read(folder: Path) -> Dataset:
     try:
         for index, episode in episodes(folder, metadata, observation_space, action_space):
             if len(episode.rewards):
-                _check(episode, index, name)
+                check_episode(episode, index, name)
                 parts.append(episode)
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()
@@ -112,7 +112,12 @@ def _read(folder: Path) -> Dataset:
     return Dataset.from_episodes(spec, parts)
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The Minari metadata of a data folder.
+
+    Raises:
+        DyDiffError: where they are damaged.
+    """
     try:
         return json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError) as error:
@@ -134,8 +139,12 @@ def _spaces(metadata: dict[str, Any], name: str) -> tuple[gym.Space, gym.Space]:
     return spaces
 
 
-def _check(episode: Episode, index: int, name: str) -> None:
-    """Refuse numbers no model can learn from."""
+def check_episode(episode: Episode, index: int, name: str) -> None:
+    """Refuse numbers no model can learn from.
+
+    Raises:
+        DyDiffError: naming the episode and the field.
+    """
     for field in ("observations", "actions", "rewards"):
         values = getattr(episode, field)
         if not np.isfinite(values).all():

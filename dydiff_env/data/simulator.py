@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -58,8 +59,7 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
 
 def _register_robotics(name: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of environments nobody asked for
+        with contextlib.redirect_stderr(io.StringIO()):  # it prints news of environments nobody asked for
             import gymnasium_robotics
     except ImportError as error:
         raise DyDiffError(f"{name} comes from gymnasium-robotics, which is not installed.",
