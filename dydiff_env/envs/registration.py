@@ -8,7 +8,7 @@ ENV_ID = "DyDiffDream-v0"
 
 
 def register() -> None:
-    """Register the environment, once; Gymnasium calls this through the package's entry point."""
+    """Register the environment, once; ``import dydiff_env`` does it."""
     if ENV_ID not in gym.registry:
         gym.register(
             ENV_ID,
