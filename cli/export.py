@@ -127,7 +127,7 @@ def find_world(policy: str, world: Path | None = None) -> Path:
     """
     if world is not None:
         return world
-    named = _named_world(Path(policy))
+    named = _named_world(policy)
     for candidate in (named, os.environ.get("DYDIFF_ENV_WORLD"), "world"):
         if candidate and (Path(candidate) / "world.json").is_file():
             return Path(candidate)
@@ -139,12 +139,14 @@ def find_world(policy: str, world: Path | None = None) -> Path:
     )
 
 
-def _named_world(policy: Path) -> str | None:
-    """The world folder that an agent checkpoint of ours names, if this is one."""
+def _named_world(policy: str) -> str | None:
+    """The world folder that an agent checkpoint of ours names, if this is one; a missing file is an error."""
     from dydiff_env.policies.agent import read_checkpoint
     from dydiff_env.policies.kinds import file_kind
 
-    if not policy.is_file() or file_kind(policy) != "agent":
+    if policy in ("random", "behavior") or (":" in policy and not Path(policy).exists()):
         return None
-    named: str | None = read_checkpoint(policy).get("world")
+    if file_kind(Path(policy)) != "agent":
+        return None
+    named: str | None = read_checkpoint(Path(policy)).get("world")
     return named

@@ -1,0 +1,117 @@
+"""What goes wrong ends in one clear line, its fix, exit code 1 or 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dydiff_env.cli.app import app
+
+EXPORT = ["--batch", "8", "--horizon", "4"]
+
+
+def refused(arguments: list[str], *words: str, left: Path) -> None:
+    """The command fails with these words, without a traceback, and `left` holds what it held."""
+    before = sorted(left.rglob("*"))
+    result = CliRunner().invoke(app, arguments)
+    message = " ".join(result.stderr.split())
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "error:" in message and "Traceback" not in message
+    assert all(word in message for word in words), message
+    assert sorted(left.rglob("*")) == before
+
+
+def script(path: Path, inputs: int, outputs: int) -> Path:
+    """A TorchScript policy of these widths."""
+    torch.jit.script(torch.nn.Linear(inputs, outputs)).save(str(path))
+    return path
+
+
+@pytest.fixture
+def hopper_copy(hopper_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset that a test may damage."""
+    return Path(shutil.copytree(hopper_folder, tmp_path_factory.mktemp("copy") / "hopper.minari"))
+
+
+def test_a_missing_policy_file(tiny_world_path: Path, tmp_path: Path) -> None:
+    line = ["export", "--policy", str(tmp_path / "no.pt"), "--world", str(tiny_world_path)]
+    refused([*line, "--out", str(tmp_path / "syn"), *EXPORT], "no.pt", "fix:", left=tmp_path)
+
+
+def test_a_missing_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DYDIFF_ENV_WORLD", raising=False)
+    line = ["export", "--policy", "random", "--out", "syn"]
+    refused(line, "No world found", "dydiff-env fit", left=tmp_path)
+    refused([*line, "--world", "nowhere"], "nowhere is not a world", left=tmp_path)
+
+
+def test_a_wrong_dataset_id(tmp_path: Path) -> None:
+    for command in (["fit"], ["train", "td3bc"]):
+        line = [*command, "--dataset", "demo/hoper-v0", "--out", str(tmp_path / "out")]
+        refused(line, "demo/hoper-v0", "fix:", left=tmp_path)
+
+
+def test_spaces_that_do_not_match_the_world(tiny_world_path: Path, tmp_path: Path) -> None:
+    from dydiff_env.agents import agent_class
+    from dydiff_env.data.collect import describe
+
+    agent_class("td3bc")(describe("HalfCheetah-v5")).save(tmp_path / "cheetah.pt")
+    line = ["export", "--policy", str(tmp_path / "cheetah.pt"), "--world", str(tiny_world_path)]
+    refused([*line, "--out", str(tmp_path / "syn"), *EXPORT], "17", "11", left=tmp_path)
+
+
+def test_an_empty_dataset(hopper_copy: Path, tmp_path: Path) -> None:
+    with h5py.File(hopper_copy / "main_data.hdf5", "w"):
+        pass
+    metadata = json.loads((hopper_copy / "metadata.json").read_text())
+    metadata |= {"total_episodes": 0, "total_steps": 0}
+    (hopper_copy / "metadata.json").write_text(json.dumps(metadata))
+    refused(["fit", "--dataset", str(hopper_copy), "--out", str(tmp_path / "w")], "fix:", left=tmp_path)
+
+
+def test_numbers_that_are_not_finite(hopper_copy: Path, tmp_path: Path) -> None:
+    with h5py.File(hopper_copy / "main_data.hdf5", "r+") as file:
+        file["episode_3/rewards"][1] = np.nan
+    line = ["fit", "--dataset", str(hopper_copy), "--out", str(tmp_path / "w")]
+    refused(line, "episode 3", "rewards", left=tmp_path)
+
+
+def test_a_truncated_safetensors_file(tiny_world_path: Path, tmp_path: Path) -> None:
+    world = Path(shutil.copytree(tiny_world_path, tmp_path / "world"))
+    weights = world / "world.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    line = ["export", "--policy", "random", "--world", str(world), "--out", str(tmp_path / "syn")]
+    refused([*line, *EXPORT], "cannot be read as a world", left=tmp_path)
+
+
+def test_a_policy_of_the_wrong_width(tiny_world: Any, tiny_world_path: Path, tmp_path: Path) -> None:
+    spec = tiny_world.spec
+    wrong_in = script(tmp_path / "in.pt", spec.observation_size + 1, spec.action_size)
+    wrong_out = script(tmp_path / "out.pt", spec.observation_size, spec.action_size + 2)
+    for policy, words in ((wrong_in, ("size 12", "size 11")), (wrong_out, ("(2, 5)", "(2, 3)"))):
+        line = ["export", "--policy", str(policy), "--world", str(tiny_world_path)]
+        refused([*line, "--out", str(tmp_path / "syn"), *EXPORT], *words, left=tmp_path)
+
+
+def test_an_existing_output(tiny_world_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "syn").mkdir()
+    line = ["export", "--policy", "random", "--world", str(tiny_world_path), "--out", str(tmp_path / "syn")]
+    refused([*line, *EXPORT], "exists", "--overwrite", left=tmp_path)
+
+
+def test_wrong_usage_exits_with_2(tiny_world_path: Path, tmp_path: Path) -> None:
+    line = ["export", "--policy", "random", "--world", str(tiny_world_path), "--out", str(tmp_path / "syn")]
+    for extra in (["--filter", "best"], ["--keep", "2"], ["--device", "tpu"], ["--seed", "-1"]):
+        result = CliRunner().invoke(app, [*line, *extra])
+        assert result.exit_code == 2, result.output
+    assert not list(tmp_path.iterdir())
