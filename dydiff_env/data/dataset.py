@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces.utils import flatdim
 from minari.serialization import deserialize_space, serialize_space
 
+from dydiff_env.data.flattening import canonical
 from dydiff_env.data.trajectories import Trajectories
 
 
@@ -45,7 +46,7 @@ class DatasetSpec:
     """What a dataset's numbers mean, without the numbers.
 
     Args:
-        observation_space: the source's, a Box or a Dict of Boxes.
+        observation_space: the source's, a Box or a Dict of Boxes; a Dict's keys are put in alphabetical order.
         action_space: the source's, a Box.
         env_spec: the environment's specification as JSON, as Minari stores it; None where it is unknown.
         dataset_id: the Minari id.
@@ -61,6 +62,10 @@ class DatasetSpec:
     fingerprint: str = ""
     ref_min_score: float | None = None
     ref_max_score: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("observation_space", "action_space"):
+            object.__setattr__(self, name, canonical(getattr(self, name)))
 
     @property
     def observation_size(self) -> int:

@@ -40,6 +40,16 @@ def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]
         yield from leaves(part, f"{prefix}/{key}" if prefix else key)
 
 
+def canonical(space: gym.Space) -> gym.Space:
+    """The space with the keys of every Dict in alphabetical order, which is how Minari reads a Dict back.
+
+    Gymnasium sorts a Dict made from a mapping but not one made from keywords, and columns follow the keys.
+    """
+    if not isinstance(space, gym.spaces.Dict):
+        return space
+    return gym.spaces.Dict({key: canonical(space.spaces[key]) for key in sorted(space.spaces)})
+
+
 def flatten_batch(space: gym.Space, values: Any) -> np.ndarray:
     """(B, …) arrays, or a (nested) dict of them, as (B, D) float32 rows."""
     if isinstance(space, gym.spaces.Dict):

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from dydiff_env.data.flattening import canonical
 from dydiff_env.errors import DyDiffError
 
 Wrapper = Callable[[gym.Env], gym.Env]
@@ -29,7 +30,7 @@ def make_env(spec: str | EnvSpec, **kwargs: Any) -> gym.Env:
         DyDiffError: where the id is unknown or the environment's package is missing.
     """
     spec = _spec(spec)
-    return _make(str(getattr(spec, "id", spec)), lambda: gym.make(spec, **kwargs))
+    return _make(str(getattr(spec, "id", spec)), lambda: _ordered(gym.make(spec, **kwargs)))
 
 
 def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper] = (),
@@ -38,7 +39,7 @@ def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper]
     spec = _spec(spec)
 
     def one() -> gym.Env:
-        env = gym.make(spec, disable_env_checker=True, **kwargs)
+        env = _ordered(gym.make(spec, disable_env_checker=True, **kwargs))
         for wrapper in wrappers:
             env = wrapper(env)
         return env
@@ -55,6 +56,13 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
     if name.startswith(("PointMaze", "AntMaze", "Fetch", "Adroit", "FrankaKitchen")):
         _register_robotics(name)
     return spec
+
+
+def _ordered(env: gym.Env) -> gym.Env:
+    """The environment with the columns of its flattened observations in the datasets' order."""
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        env.observation_space = canonical(env.observation_space)
+    return env
 
 
 def _register_robotics(name: str) -> None:
