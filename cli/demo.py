@@ -176,7 +176,7 @@ class _Demo:
             ),
             "Real simulator": real_rollouts(env, policy, starts, world.horizon),
         }
-        space = world.spec.observation_space
+        space: Any = world.spec.observation_space
         legal = draw_rollouts(panels, position_columns(space), env.unwrapped.maze, self.out / "rollouts.png")
         env.close()
         return legal

@@ -104,7 +104,7 @@ def export(
             temperature=temperature,
             batch=batch,
             deterministic=deterministic,
-            start=start,
+            start=start,  # type: ignore[arg-type]  # checked with the other options
             max_uncertainty=max_uncertainty,
             seed=seed,
             overwrite=overwrite,

@@ -110,6 +110,6 @@ def real_rollouts(env: Any, policy: Any, starts: np.ndarray, horizon: int) -> Tr
             acted = policy.act(torch.from_numpy(observations[i, t][None]))
             actions[i, t] = acted.numpy()[0]
             observation, rewards[i, t], *_ = inner.step(actions[i, t])
-            observations[i, t + 1] = gym.spaces.flatten(space, observation)
+            observations[i, t + 1] = np.asarray(gym.spaces.flatten(space, observation))
     lengths = np.full(len(starts), horizon)
     return Trajectories(observations, actions, rewards, np.zeros(len(starts), bool), lengths)

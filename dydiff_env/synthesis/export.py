@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dydiff_env.data.dataset import fingerprint
 from dydiff_env.data.minari_writer import (
@@ -41,7 +41,7 @@ def export(
     temperature: float = 0.05,
     batch: int = 2048,
     deterministic: bool = True,
-    start: str = "dataset",
+    start: Literal["dataset", "initial"] = "dataset",
     max_uncertainty: float | None = None,
     seed: int = 0,
     overwrite: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class RoundOptions:
     temperature: float = 0.05
     batch: int = 2048
     deterministic: bool = True
-    start: str = "dataset"
+    start: Literal["dataset", "initial"] = "dataset"
     max_uncertainty: float | None = None
     seed: int = 0
 
