@@ -306,3 +306,27 @@ def test_sb3_trains_in_it(tiny_world) -> None:
     model = PPO("MlpPolicy", make(tiny_world), n_steps=128, batch_size=64, n_epochs=2, device="cpu", seed=0)
     model.learn(256)
     assert model.num_timesteps == 256
+
+
+def test_sb3_trains_in_batched_dreams(tiny_world) -> None:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from dydiff_env.envs.sb3 import DreamVecEnv
+
+    env = DreamVecEnv(8, world=tiny_world, policy=Push(), horizon=10, penalty=0.5)
+    model = PPO("MlpPolicy", VecMonitor(env), n_steps=16, batch_size=64, n_epochs=1, device="cpu", seed=0)
+    model.learn(256)
+    assert len(model.ep_info_buffer) >= 20 and all(episode["l"] <= 10 for episode in model.ep_info_buffer)
+    env.seed(3)
+    first = env.reset()
+    batch = make_vec(tiny_world, 8, policy=Push(), horizon=10)
+    np.testing.assert_array_equal(first, batch.reset(seed=3)[0])
+    for _ in range(10):
+        _, rewards, over, infos = env.step(np.zeros((8, 3), np.float32))
+        _, plain, *_, vector_infos = batch.step(np.zeros((8, 3), np.float32))
+        if over.any():
+            row = int(np.flatnonzero(over)[0])
+            assert infos[row]["terminal_observation"] in env.observation_space
+            break
+        np.testing.assert_allclose(rewards, plain - 0.5 * vector_infos["uncertainty"], atol=1e-4)
