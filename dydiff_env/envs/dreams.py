@@ -70,6 +70,7 @@ class Dreams:
         self.streak = np.zeros(rows, np.int64)
         self.followed = True  # whether most callers followed at the last step
         self.prepared = np.zeros(rows, bool)
+        self.draws = self._draws()
         if policy is not None:
             self.plans = Plans(rows, 2 * self.window, o, a)
             self.next_plans = Plans(rows, 2 * self.window, o, a)  # of the episodes to come
@@ -107,7 +108,11 @@ class Dreams:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
             dream = self._dream(self.current[rows], 1, actions, free=True)
-            observations, rewards, terminated = dream.observations[:, 1], dream.rewards[:, 0], dream.terminations
+            observations, rewards, terminated = (
+                dream.observations[:, 1],
+                dream.rewards[:, 0],
+                dream.terminations,
+            )
             assert dream.uncertainties is not None
             uncertainties = dream.uncertainties[:, 0]
             replanned, window_steps = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
@@ -179,18 +184,25 @@ class Dreams:
     ) -> Trajectories:
         """Imagine n windows of ``steps`` steps; ``free`` ones follow no policy."""
         seed = int(self.noise.integers(2**31))
-        with torch.random.fork_rng(devices=[]):  # some policies draw from the global generator
-            torch.manual_seed(seed)
-            return self.world.dream(
-                None if free else self.policy, starts, steps, self.iterations, seed=seed, first_actions=first
-            )
+        policy = None if free else self.policy
+        if not self.draws:
+            return self.world.dream(policy, starts, steps, self.iterations, seed=seed, first_actions=first)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace each time
+            if self.world.device.type == "cuda":
+                torch.cuda.manual_seed(seed)
+            return self.world.dream(policy, starts, steps, self.iterations, seed=seed, first_actions=first)
+
+    def _draws(self) -> bool:
+        """Whether the policy draws its actions though it is told to be deterministic."""
+        if self.policy is None:
+            return False
+        probe = torch.as_tensor(self.world.sample_starts(8), device=self.world.device)
+        return not torch.equal(self.policy.act(probe), self.policy.act(probe))
 
     def _first_steps(self) -> int:
         """How many steps a deviation imagines at first: one patch, or 0 for the whole window."""
         preset = self.world.preset
-        if not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
+        if self.draws or not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
             return 0
-        probe = torch.as_tensor(self.world.sample_starts(8), device=self.world.device)
-        assert self.policy is not None
-        repeatable = torch.equal(self.policy.act(probe), self.policy.act(probe))
-        return min(preset.network.patch, self.window) if repeatable else 0
+        return min(preset.network.patch, self.window)
