@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.networks import mlp
+from dydiff_env.agents.networks import MLP
 from dydiff_env.agents.replay import Batch
 
 
@@ -36,7 +36,7 @@ class BC(Agent):
 
     def build(self, observation_size: int, action_size: int) -> None:
         """An actor."""
-        self.actor = mlp((observation_size, *self.config.hidden, action_size))
+        self.actor = MLP((observation_size, *self.config.hidden, action_size))
         self.optimizer = self.adam("actor", self.actor, rate=self.config.learning_rate)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.networks import QNetwork, frozen, mlp, soft_update
+from dydiff_env.agents.networks import MLP, QNetwork, frozen, soft_update
 from dydiff_env.agents.replay import Batch
 
 
@@ -60,9 +60,9 @@ class CQL(Agent):
     def build(self, observation_size: int, action_size: int) -> None:
         """A tanh-Gaussian actor, two critics with targets, the entropy's weight, the Lagrange multiplier."""
         config = self.config
-        self.actor = mlp((observation_size, *config.hidden, 2 * action_size))
-        nn.init.xavier_uniform_(self.actor[-1].weight, gain=0.01)
-        nn.init.zeros_(self.actor[-1].bias)
+        self.actor = MLP((observation_size, *config.hidden, 2 * action_size))
+        nn.init.xavier_uniform_(self.actor.layers[-1].weight, gain=0.01)
+        nn.init.zeros_(self.actor.layers[-1].bias)
         self.critics = nn.ModuleList(QNetwork(observation_size, action_size, config.hidden) for _ in range(2))
         for critic in self.critics:
             _orthogonal(critic)

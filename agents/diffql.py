@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.networks import Mish, QNetwork, frozen, mlp, soft_update, timestep_embedding
+from dydiff_env.agents.networks import MLP, QNetwork, frozen, soft_update, timestep_embedding
 from dydiff_env.agents.replay import Batch
 
 
@@ -65,7 +65,7 @@ class DiffusionPolicy(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(embedding, 2 * embedding), nn.Mish(), nn.Linear(2 * embedding, embedding)
         )
-        self.noise = mlp((action_size + embedding + observation_size, *hidden, action_size), Mish)
+        self.noise = MLP((action_size + embedding + observation_size, *hidden, action_size), "mish")
         self.split = [action_size, embedding, observation_size]
         self.register_buffer("embedding", timestep_embedding(steps, embedding), persistent=False)
         t = torch.arange(1, steps + 1, dtype=torch.float64)
@@ -113,16 +113,16 @@ class DiffusionPolicy(nn.Module):
     # The first layer is a sum of three products; those of the state and of the time are made once for T steps.
 
     def _weights(self) -> list[Tensor]:
-        return list(self.noise[0].weight.split(self.split, 1))
+        return list(self.noise.first.weight.split(self.split, 1))
 
     def _state_part(self, observations: Tensor) -> Tensor:
-        return F.linear(observations, self._weights()[2], self.noise[0].bias)
+        return F.linear(observations, self._weights()[2], self.noise.first.bias)
 
     def _time_part(self) -> Tensor:
         return F.linear(self.time(self.embedding), self._weights()[1])  # (T, H)
 
     def _tail(self, hidden: Tensor, actions: Tensor) -> Tensor:
-        return self.noise[1:](torch.addmm(hidden, actions, self._weights()[0].t()))
+        return self.noise.tail(torch.addmm(hidden, actions, self._weights()[0].t()))
 
 
 class DiffQL(Agent):
@@ -139,7 +139,7 @@ class DiffQL(Agent):
         self.actor = DiffusionPolicy(observation_size, action_size, config.hidden, config.diffusion_steps)
         self.average = deepcopy(self.actor).requires_grad_(False)
         self.critics = nn.ModuleList(
-            QNetwork(observation_size, action_size, config.hidden, Mish) for _ in range(2)
+            QNetwork(observation_size, action_size, config.hidden, "mish") for _ in range(2)
         )
         self.targets = deepcopy(self.critics).requires_grad_(False)
         chain = (config.diffusion_steps + 1, config.candidates, action_size)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.networks import QNetwork, frozen, mlp, soft_update
+from dydiff_env.agents.networks import MLP, QNetwork, frozen, soft_update
 from dydiff_env.agents.replay import Batch
 
 
@@ -52,7 +52,7 @@ class TD3BC(Agent):
         """An actor, two critics and their targets."""
         config = self.config
         self.group = config.policy_freq
-        self.actor = mlp((observation_size, *config.hidden, action_size))
+        self.actor = MLP((observation_size, *config.hidden, action_size))
         self.q1 = QNetwork(observation_size, action_size, config.hidden)
         self.q2 = QNetwork(observation_size, action_size, config.hidden)
         self.targets = deepcopy(torch.nn.ModuleList([self.actor, self.q1, self.q2])).requires_grad_(False)
