@@ -82,7 +82,7 @@ class BehaviourPolicy(nn.Module):
     def forward(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (B, A)."""
         states = ((observations - self.mean) / self.std).clamp(-self.clip, self.clip)
-        actions = self.policy._predict(states, deterministic=deterministic).reshape(len(states), -1)
+        actions = self.policy._predict(states, deterministic=deterministic).flatten(1)
         if self.policy.squash_output:
             actions = self.low + 0.5 * (actions + 1.0) * (self.high - self.low)
         return torch.minimum(torch.maximum(actions, self.low), self.high)
@@ -211,7 +211,8 @@ class BehaviourRun:
 
     def medium(self, random_score: float) -> Snapshot:
         """The first snapshot a third of the way from random to best, D4RL's medium level (Fu et al. 2020)."""
-        level = random_score + (self.best().score - random_score) / 3
+        best = self.best().score
+        level = min(best, random_score + (best - random_score) / 3)  # a short run may end below random
         return next(snapshot for snapshot in self.snapshots if snapshot.score >= level)
 
 
