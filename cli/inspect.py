@@ -26,7 +26,7 @@ def inspect(
             document = policy_document(target)
         else:
             document = dataset_document(path)
-        emit(document, as_json)
+        emit(document if as_json else for_people(document), as_json)
 
 
 def world_document(path: Path) -> dict[str, Any]:
@@ -82,6 +82,25 @@ def dataset_document(source: str) -> dict[str, Any]:
     if isinstance(metadata.get("dydiff_env"), str):
         document["provenance"] = json.loads(metadata["dydiff_env"])
     return document
+
+
+def for_people(document: dict[str, Any]) -> dict[str, Any]:
+    """The same in lines: nested entries by their dotted names, spaces as sizes, long lists as their length."""
+    lines: dict[str, Any] = {}
+    for key, value in document.items():
+        if key.endswith("_space"):
+            lines[key] = "Dict" if "Dict" in str(value)[:20] else json.loads(value)["shape"]
+        elif key == "env_spec":
+            lines["env"] = json.loads(value)["id"] if value else None
+        elif key == "preset":
+            lines |= {f"preset.{inner}": entry for inner, entry in value.items() if not isinstance(entry, dict)}
+        elif isinstance(value, dict):
+            lines |= {f"{key}.{inner}": entry for inner, entry in for_people(value).items()}
+        elif isinstance(value, list) and len(value) > 8:
+            lines[key] = f"{len(value)} entries"
+        else:
+            lines[key] = value
+    return lines
 
 
 def _is_plain(value: Any) -> bool:

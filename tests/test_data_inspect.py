@@ -1,0 +1,46 @@
+"""`inspect` says what is on disk."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from typer.testing import CliRunner
+
+from dydiff_env.cli.app import app
+
+
+def report(path) -> dict:
+    result = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_dataset_folder(hopper_folder, hopper_dataset):
+    document = report(hopper_folder)
+    assert (document["kind"], document["transitions"]) == ("dataset", 4000)
+    assert document["return_quartiles"][0] <= document["return_mean"] <= document["return_quartiles"][-1]
+    assert document["fingerprint"] == hopper_dataset.spec.fingerprint
+
+
+def test_a_world(tiny_world_path, hopper_dataset):
+    document = report(tiny_world_path)
+    assert document["kind"] == "world"
+    assert document["spec"]["fingerprint"] == hopper_dataset.spec.fingerprint
+
+
+def test_an_agent(tmp_path, hopper_dataset):
+    path = tmp_path / "agent.pt"
+    torch.save({"format": "dydiff-env-agent", "version": 1, "algorithm": "td3bc", "config": {"alpha": 2.5},
+                "state": {"w": torch.zeros(3)}, "spec": hopper_dataset.spec.to_json(), "world": None,
+                "updates": 7}, path)
+    document = report(path)
+    assert (document["format"], document["algorithm"], document["updates"]) == ("agent", "td3bc", 7)
+    assert document["spec"]["dataset_id"] == "tests/hopper-v0"
+
+
+def test_what_is_nothing_known(tmp_path):
+    (tmp_path / "x.pt").write_text("hello")
+    for path in (tmp_path / "x.pt", tmp_path / "missing", tmp_path):
+        result = CliRunner().invoke(app, ["inspect", str(path)])
+        assert result.exit_code == 1 and "Traceback" not in result.output and "fix:" in result.output
