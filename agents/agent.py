@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.replay import Batch, Replay
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
@@ -72,7 +73,7 @@ class Agent(nn.Module):
         self.register_buffer("action_centre", (high + low) / 2)
         self.register_buffer("action_scale", (high - low) / 2)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.optimizers: dict[str, FlatAdam] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.build(spec.observation_size, spec.action_size)
@@ -99,7 +100,7 @@ class Agent(nn.Module):
         """Actions in [−1, 1], (B, A), for standardised observations (B, O)."""
         raise NotImplementedError
 
-    def adam(self, name: str, *trained: nn.Module | nn.Parameter, rate: float) -> torch.optim.Optimizer:
+    def adam(self, name: str, *trained: nn.Module | nn.Parameter, rate: float) -> FlatAdam:
         """Adam over modules' parameters or single ones, kept with the agent and its checkpoint."""
         self.to(self.device)
         parameters = [
@@ -107,7 +108,7 @@ class Agent(nn.Module):
             for part in trained
             for parameter in ([part] if isinstance(part, nn.Parameter) else part.parameters())
         ]
-        self.optimizers[name] = torch.optim.Adam(parameters, lr=rate, fused=True)
+        self.optimizers[name] = FlatAdam(parameters, rate)
         return self.optimizers[name]
 
     # What a user calls:

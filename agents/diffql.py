@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.networks import MLP, QNetwork, frozen, soft_update, timestep_embedding
+from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.replay import Batch
 
 
@@ -210,10 +211,9 @@ class DiffQL(Agent):
     def _chain_noise(self, batch: int) -> Tensor:
         return self._noise((self.config.diffusion_steps + 1, batch, self.actor.action_size))
 
-    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _step(self, optimizer: FlatAdam, loss: Tensor) -> None:
         optimizer.zero_grad()
         loss.backward()
         if self.config.gradient_norm > 0:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm)
+            nn.utils.clip_grad_norm_(optimizer.flat, self.config.gradient_norm)
         optimizer.step()

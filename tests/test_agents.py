@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from dydiff_env.agents import ALGORITHMS, Replay, load_agent
 from dydiff_env.agents.cql import CQL, CQLConfig
 from dydiff_env.agents.diffql import DiffQL, DiffQLConfig, DiffusionPolicy
 from dydiff_env.agents.networks import MLP, QNetwork, frozen, timestep_embedding
+from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.td3bc import TD3BC, TD3BCConfig
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.trajectories import Trajectories
@@ -181,6 +183,19 @@ def test_networks_and_their_gradients_are_those_of_plain_layers(activation, func
     with frozen(network):
         through = [torch.autograd.grad(y.sum(), x)[0] for y in (network(x), plain(x))]
     torch.testing.assert_close(*through, atol=1e-4, rtol=1e-4)
+
+
+def test_the_flat_optimiser_is_adam():
+    own = MLP((4, 8, 2))
+    plain = deepcopy(own)
+    optimisers = FlatAdam(own.parameters(), 1e-2), torch.optim.Adam(plain.parameters(), 1e-2)
+    for _ in range(5):
+        x = torch.randn(16, 4)
+        for network, optimiser in zip((own, plain), optimisers, strict=True):
+            optimiser.zero_grad()
+            (network(x) ** 2).sum().backward()
+            optimiser.step()
+    torch.testing.assert_close(list(own.parameters()), list(plain.parameters()))
 
 
 def test_cql_densities_are_those_of_the_squashed_gaussian(hopper_dataset):
