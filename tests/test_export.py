@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.export import export
@@ -129,6 +130,27 @@ def test_a_killed_export_resumes_to_the_same_data(
         export(tiny_world_path, linear_policy, out, trajectories=21, **SMALL, resume=True)["trajectories"]
         == 21
     )
+    assert same(tmp_path / "whole", out)
+
+
+def test_a_damaged_round_is_dreamt_again(
+    tiny_world: Any, linear_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tiny_world, linear_policy, tmp_path / "whole", trajectories=21, **SMALL)
+    out, append = tmp_path / "syn.minari", MinariWriter.append
+
+    def stops(self: MinariWriter, *args: Any) -> None:
+        if self.parts == 2:
+            raise KeyboardInterrupt
+        append(self, *args)
+
+    monkeypatch.setattr(MinariWriter, "append", stops)
+    with pytest.raises(KeyboardInterrupt):
+        export(tiny_world, linear_policy, out, trajectories=21, **SMALL)
+    monkeypatch.undo()
+    second = sorted((tmp_path / "syn.minari.partial").rglob("part-*.npz"))[1]
+    second.write_bytes(second.read_bytes()[:-50])
+    export(tiny_world, linear_policy, out, trajectories=21, **SMALL, resume=True)
     assert same(tmp_path / "whole", out)
 
 

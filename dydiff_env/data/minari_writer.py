@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +63,7 @@ class MinariWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.notes: list[dict[str, Any]] = []
         self.trajectories = self.transitions = 0
-        for file in self._files():
-            with np.load(file) as part:
-                self._count(part["offsets"], json.loads(str(part["note"])))
+        self._take_up()
 
     @property
     def parts(self) -> int:
@@ -126,8 +125,8 @@ class MinariWriter:
                     "dydiff_env": json.dumps(provenance) if provenance else None}
         metadata |= {key: value for key, value in optional.items() if value is not None}
         (self.partial / "metadata.json").write_text(json.dumps(metadata))
-        shutil.rmtree(self._folder)
         _publish(self.partial, self.path)
+        shutil.rmtree(self.path / "parts")  # not before: until the name is given, a killed run goes on from them
         return self.path
 
     def discard(self) -> None:
@@ -141,6 +140,20 @@ class MinariWriter:
                  trace: TracebackType | None) -> None:
         if kind is not None and not self.resumable:
             self.discard()
+
+    def _take_up(self) -> None:
+        """Count the batches on disk; a damaged one is dropped with those after it, and is written again."""
+        files = self._files()
+        for i, file in enumerate(files):
+            try:
+                with np.load(file) as part:  # reading an array verifies its checksum
+                    arrays = {name: part[name] for name in ARRAYS}
+                    note = json.loads(str(part["note"]))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                for damaged in files[i:]:
+                    damaged.unlink()
+                return
+            self._count(arrays["offsets"], note)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.npz"))
