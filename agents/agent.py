@@ -242,25 +242,35 @@ class Agent(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> Self:
-        """The agent in a checkpoint that ``read_checkpoint`` read."""
-        fields = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in checkpoint["config"].items()
-        }
-        agent = cls(
-            DatasetSpec.from_json(checkpoint["spec"]),
-            cls.config_class(**fields),
-            seed=checkpoint["seed"],
-            device=device,
-            world=checkpoint["world"],
-        )
-        agent.load_state_dict(checkpoint["state"])
-        agent.updates = checkpoint["updates"]
-        for name, optimizer in agent.optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
-        if agent.device.type == "cpu":  # the state of a CPU's generator means nothing to a GPU's
-            agent.generator.set_state(checkpoint["generator"])
-        return agent
+        """The agent in a checkpoint that ``read_checkpoint`` read.
+
+        Raises:
+            DyDiffError: where its content does not fit this class.
+        """
+        try:
+            fields = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in checkpoint["config"].items()
+            }
+            agent = cls(
+                DatasetSpec.from_json(checkpoint["spec"]),
+                cls.config_class(**fields),
+                seed=checkpoint["seed"],
+                device=device,
+                world=checkpoint["world"],
+            )
+            agent.load_state_dict(checkpoint["state"])
+            agent.updates = checkpoint["updates"]
+            for name, optimizer in agent.optimizers.items():
+                optimizer.load_state_dict(checkpoint["optimizers"][name])
+            if agent.device.type == "cpu":  # the state of a CPU's generator means nothing to a GPU's
+                agent.generator.set_state(checkpoint["generator"])
+            return agent
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DyDiffError(
+                f"The checkpoint does not fit this version's {cls.algorithm} ({type(error).__name__}).",
+                "Train the agent again, or use the version that wrote it.",
+            ) from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_dict_observations_are_taken_as_the_environment_gives_them():
     agent = small("td3bc", spec)
     sample = env.sample()
     one, _ = agent.predict(sample)
-    flat = torch.from_numpy(gym.spaces.flatten(env, sample))[None]
+    flat = torch.from_numpy(gym.spaces.flatten(agent.spec.observation_space, sample))[None]
     np.testing.assert_allclose(one, agent.act(flat)[0].numpy(), atol=1e-6)
     many, _ = agent.predict({key: np.stack([value] * 3) for key, value in sample.items()})
     assert many.shape == (3, 2)
@@ -231,7 +231,7 @@ def test_diffusion_schedule_is_the_papers_and_samples_stay_in_bounds():
     np.testing.assert_allclose(policy.schedule[0] ** 2 + policy.schedule[1] ** 2, 1, rtol=1e-5)
     assert float(policy.schedule[4, 0]) == 0  # the last step adds no noise
     actions = policy.sample(torch.randn(9, 4), torch.randn(6, 9, 2) * 3)
-    assert actions.shape == (9, 2) and float(actions.abs().max()) <= 1
+    assert actions.shape == (9, 2) and bool(actions.abs().max() <= 1)
     assert timestep_embedding(5, 16).shape == (5, 16)
 
 
@@ -280,3 +280,12 @@ def test_loading_another_algorithms_checkpoint_names_both(hopper_dataset, tmp_pa
     path = small("bc", hopper_dataset.spec).save(tmp_path / "agent.pt")
     with pytest.raises(DyDiffError, match="holds a bc agent, not td3bc"):
         TD3BC.load(path)
+
+
+def test_a_checkpoint_of_another_layout_is_one_clear_error(hopper_dataset, tmp_path):
+    path = small("bc", hopper_dataset.spec).save(tmp_path / "agent.pt")
+    content = torch.load(path, weights_only=True)
+    del content["state"]["actor.layers.0.weight"]
+    torch.save(content, path)
+    with pytest.raises(DyDiffError, match="does not fit this version"):
+        load_agent(path)
