@@ -26,8 +26,14 @@ def progress_bar(description: str, total: int, show: bool = True) -> Iterator[Ca
         total: how many steps the whole is.
         show: False keeps quiet on a terminal too.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), disable=not (show and sys.stderr.isatty())) as bar:
         task = bar.add_task(description, total=total, note="")
 

@@ -51,8 +51,14 @@ class Trajectories:
     def select(self, indices: np.ndarray) -> Trajectories:
         """The rows named by ``indices`` (int or bool array), in that order."""
         extra = None if self.uncertainties is None else self.uncertainties[indices]
-        return Trajectories(self.observations[indices], self.actions[indices], self.rewards[indices],
-                            self.terminations[indices], self.lengths[indices], extra)
+        return Trajectories(
+            self.observations[indices],
+            self.actions[indices],
+            self.rewards[indices],
+            self.terminations[indices],
+            self.lengths[indices],
+            extra,
+        )
 
     @staticmethod
     def concatenate(parts: Sequence[Trajectories]) -> Trajectories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,20 @@ def residual(
     real = simulator.one_step(dream.observations[rows, steps], dream.actions[rows, steps])
     gap = (dream.observations[rows, steps + 1] - real) / world.normalizer.std.cpu().numpy()
     return float(np.square(gap).mean())
+
+
+def plot_closed_loop(policies: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw each policy's error against M (Fig. 7) as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, result in policies.items():
+        ms = [int(key[1:]) for key in result if key != "real"]
+        axes.plot(ms, [result[f"M{m}"]["mean"] for m in ms], marker="o", label=Path(name).stem)
+    axes.set(xlabel="refinements M", ylabel="mean squared error (standardised)", yscale="log", title="Dream against reality")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -34,16 +34,20 @@ class AnchorConfig:
         windows: how many; they are rolled out once and kept on disk.
         open_loop: share with g = 0; the others draw g uniformly from ``gain``.
         gain: bounds of g.
-        relabelled: share of the training windows whose actions are those of a refined rollout instead of the anchor's own.
-        jitter: standard deviation of the noise of such a refined rollout, in units of the expected error.
+        relabelled: share of the training windows with the actions of an imitated refined rollout instead of the
+            anchor's own.
+        jitter: standard deviation of the noise of such a rollout, in units of the expected error.
+        refined: share of the batches in which half the windows have the actions of a rollout that the denoiser
+            itself has refined.
         after_end: weight in the loss of the steps after a termination, where the truth stands still.
     """
 
     windows: int = 60_000
     open_loop: float = 0.25
     gain: tuple[float, float] = (0.5, 1.5)
-    relabelled: float = 0.6
+    relabelled: float = 0.4
     jitter: float = 0.3
+    refined: float = 0.6
     after_end: float = 0.2
 
 
@@ -133,16 +137,27 @@ def closed_loop(feedback: Feedback, dynamics: Dynamics, termination: Termination
     return rollout(dynamics, termination, feedback.act, feedback.states[:, 0], feedback.actions.shape[1])
 
 
+ALIVE_SCALE = 0.5
+"""The unit of the life channel, which is 0 or 1."""
+
+
 def condition(
     rolled: Rollout, scale: Tensor, actions: Tensor | None = None, valid: Tensor | None = None
 ) -> Condition:
-    """The denoiser's condition for a rollout, asking for the states of ``actions`` (default: the rollout's own)."""
+    """The denoiser's condition for a rollout.
+
+    Args:
+        rolled: B rollouts of L steps.
+        scale: (B, L, O), their expected errors.
+        actions: (B, L, A), whose states are asked for; default: the rollout's own.
+        valid: (B, L), 0 where a step is to be left out.
+    """
+    alive = rolled.alive[..., None]
     return Condition(
         starts=rolled.states[:, 0],
         actions=rolled.actions if actions is None else actions,
         valid=torch.ones_like(rolled.alive) if valid is None else valid,
-        anchor=rolled.states[:, 1:],
+        anchor=torch.cat([rolled.states[:, 1:], alive], -1),
         anchor_actions=rolled.actions,
-        alive=rolled.alive,
-        scale=scale,
+        scale=torch.cat([scale, torch.full_like(alive, ALIVE_SCALE)], -1),
     )

@@ -91,8 +91,8 @@ class Batches:
         """Windows of ``horizon`` steps.
 
         Returns:
-            states (B, L+1, O) normalised, actions (B, L, A), real (B, L), 1 where a step was taken, and ended (B, L), 1 after
-            a termination, where the state is known to stand still.
+            states (B, L+1, O) normalised, actions (B, L, A), real (B, L), 1 where a step was taken, and alive (B, L), 0 where
+            the step led to a terminal state or lies behind one; there the state is known to stand still.
         """
         starts = np.asarray(starts)
         window = gather(self.dataset, starts, horizon, pad="zero" if pad == "zero" else "last")
@@ -100,12 +100,9 @@ class Batches:
         real = torch.from_numpy(window.mask).float().to(self.device)
         if pad == "zero":  # Eq. 2 pads with zeros; here in standardised units, where 0 is the mean state
             states[:, 1:] *= real[..., None]
-        terminates = torch.from_numpy(self.dataset.terminations[self.dataset.episode_of(starts)]).to(
-            self.device
+        episode = self.dataset.episode_of(starts)
+        last = np.where(
+            self.dataset.terminations[episode], self.dataset.offsets[episode + 1] - 1 - starts, horizon
         )
-        return (
-            states,
-            torch.from_numpy(window.actions).to(self.device),
-            real,
-            (1 - real) * terminates[:, None],
-        )
+        alive = torch.from_numpy((np.arange(horizon) < last[:, None]).astype(np.float32)).to(self.device)
+        return states, torch.from_numpy(window.actions).to(self.device), real, alive

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 class Condition(NamedTuple):
     """What a sample is conditioned on, in normalised units. B windows of L steps.
 
-    The last five are None for a network that works free of a rollout (the paper's).
+    The last three are None for a network that works free of a rollout (the paper's). With them, a step has D = O + 1 numbers: its
+    state, and whether the episode goes on after it, which is denoised like one more dimension of the state.
     """
 
     starts: Tensor  # (B, O), the clean s_0
     actions: Tensor  # (B, L, A), the actions whose states are asked for
     valid: Tensor  # (B, L), 1 where the step exists
-    anchor: Tensor | None = None  # (B, L, O), the single-step rollout's states s_1 … s_L
+    anchor: Tensor | None = None  # (B, L, D), the single-step rollout's s_1 … s_L and whether it lives
     anchor_actions: Tensor | None = None  # (B, L, A), the actions of that rollout
-    alive: Tensor | None = None  # (B, L), 0 where the rollout has terminated
-    scale: Tensor | None = None  # (B, L, O), the rollout's expected error
+    scale: Tensor | None = None  # (B, L, D), the rollout's expected error
 
     def rows(self, rows: Tensor | slice) -> Condition:
         """Some of the windows."""
-        return Condition(*(None if field is None else field[rows] for field in self))
+        return Condition(**{k: None if v is None else v[rows] for k, v in self._asdict().items()})
 
 
 class Coefficients(NamedTuple):
@@ -62,7 +62,7 @@ class DenoiserConfig:
 
 
 class Denoiser(nn.Module):
-    """D_θ over x (B, L, O): the states s_1 … s_L, or their scaled distance from the single-step rollout.
+    """D_θ over x (B, L, D): the states s_1 … s_L, or their scaled distance from the single-step rollout.
 
     With a rollout in the condition, x = (s − anchor) / scale: the denoiser models what the single-step model gets wrong, in units
     of how wrong it expects itself to be. Where the ensemble agrees, the correction is therefore small by construction.
@@ -101,7 +101,7 @@ class Denoiser(nn.Module):
         Args:
             target: (B, L, O), clean.
             condition: of the same windows.
-            weight: (B, L), 0 for padding.
+            weight: (B, L, 1 or D), 0 for padding.
             generator: of σ and n, on the CPU.
         """
         config, rows = self.config, len(target)
@@ -111,11 +111,14 @@ class Denoiser(nn.Module):
         blind = (torch.rand(rows, generator=generator) < config.mean_share).to(target.device)
         sigma = torch.where(blind, torch.full_like(sigma, config.sigma_max), sigma)
         x = torch.where(blind[:, None, None], torch.zeros_like(target), target + sigma[:, None, None] * noise)
-        lambda_ = ((sigma.square() + config.sigma_data**2) / (sigma * config.sigma_data).square())[:, None]
+        lambda_ = ((sigma.square() + config.sigma_data**2) / (sigma * config.sigma_data).square())[
+            :, None, None
+        ]
         error = (self(x, sigma, condition) - target).square()
         if condition.scale is not None and config.error_power:
             error = error * condition.scale.pow(2 * config.error_power)
-        return (lambda_ * weight * error.mean(-1)).sum() / weight.sum().clamp(min=1)
+        weight = weight.expand_as(error)
+        return (lambda_ * weight * error).sum() / weight.sum().clamp(min=1)
 
 
 def noise_features(c_noise: Tensor, size: int) -> Tensor:

@@ -56,6 +56,10 @@ class Dynamics(nn.Module):
     Predicting the scaled change keeps the targets of every dimension at unit variance, however slowly it moves.
     """
 
+    delta_mean: Tensor
+    delta_std: Tensor
+    elites: Tensor
+
     def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
@@ -99,13 +103,14 @@ class Dynamics(nn.Module):
     def choose_elites(self, errors: Tensor) -> None:
         """Keep the members with the smallest held-out errors (E,)."""
         self.elites.copy_(errors.argsort()[: self.config.elites])
-        self._cache_elites()
+        self.cache_elites()
 
-    def _cache_elites(self) -> None:
+    def cache_elites(self) -> None:
         """The elites' mean heads as plain tensors: a rollout then skips the other members and the variances."""
         size = self.delta_mean.shape[0]
+        hidden = (layer for layer in self.hidden if isinstance(layer, EnsembleLinear))
         self._layers = [
-            (layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in self.hidden
+            (layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in hidden
         ]
         self._head = (
             self.output.weight[self.elites, :, :size].detach().contiguous(),
@@ -116,7 +121,7 @@ class Dynamics(nn.Module):
         """Training makes the cached weights stale; evaluation makes them anew."""
         super().train(mode)
         if not mode:
-            self._cache_elites()
+            self.cache_elites()
         return self
 
     @torch.no_grad()

@@ -24,13 +24,13 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
 from dydiff_env.world.anchors import ErrorScale, Feedback, closed_loop, condition
 from dydiff_env.world.batches import Batches, split
-from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.denoiser import Condition, Denoiser
 from dydiff_env.world.dynamics import keep_members
 from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
 from dydiff_env.world.presets import Preset, get_preset
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
-from dydiff_env.world.world import Models, World
+from dydiff_env.world.world import Models, World, action_bounds
 
 BANK = 8192  # start states a world carries
 CHUNK = 500  # windows rolled out at a time for the training bank
@@ -66,10 +66,10 @@ def fit(
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             return _Fit(data, settings, seed, Path(folder), torch.device(device), progress).run()
-    out = Path(out)
-    if out.exists() and not overwrite:
-        raise DyDiffError(f"{out} exists.", "Choose another --out, or pass --overwrite.", usage=True)
-    folder = out.with_name(out.name + ".partial")
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
+    folder = target.with_name(target.name + ".partial")
     claim = json.dumps(
         {"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True
     )
@@ -83,7 +83,7 @@ def fit(
             usage=True,
         )
     world = _Fit(data, settings, seed, folder, torch.device(device), progress).run()
-    world.save(out, overwrite=overwrite)
+    world.save(target, overwrite=overwrite)
     shutil.rmtree(folder)
     return world
 
@@ -342,7 +342,7 @@ class _Fit:
         def loss(generator: torch.Generator) -> Tensor:
             rows_of = by_clone[int(torch.randint(len(by_clone), (), generator=generator))]
             rows = rows_of[torch.randint(len(rows_of), (training.batch,), generator=generator).numpy()]
-            feedback, real, ended = feedback_windows(
+            feedback, real, alive = feedback_windows(
                 self.batches,
                 self.models,
                 bank["starts"][rows],
@@ -354,9 +354,19 @@ class _Fit:
                 *(torch.from_numpy(bank[name][rows]).to(self.device) for name in Rollout._fields)
             )
             given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
+            if torch.rand((), generator=generator) < config.refined:
+                given = refined_condition(feedback, given, model, generator)
             assert given.anchor is not None and given.scale is not None
-            target = ((feedback.states[:, 1:] - given.anchor) / given.scale).clamp(-20, 20)
-            return model.loss(target, given, (real + config.after_end * ended) * given.valid, generator)
+            truth = torch.cat([feedback.states[:, 1:], alive[..., None]], -1)
+            target = ((truth - given.anchor) / given.scale).clamp(-20, 20)
+            # After an end the state matters little, but that it has ended is known.
+            known = torch.maximum(real, 1 - alive)[..., None]
+            weight = (real + config.after_end * (1 - real) * (1 - alive))[..., None].expand_as(
+                feedback.states[:, 1:]
+            )
+            return model.loss(
+                target, given, torch.cat([weight, 2 * known], -1) * given.valid[..., None], generator
+            )
 
         return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
 
@@ -369,7 +379,9 @@ class _Fit:
             rows = starts[torch.randint(len(starts), (training.batch,), generator=generator).numpy()]
             states, actions, _, _ = self.batches.windows(rows, length, pad="zero")
             ones = torch.ones(len(rows), length, device=self.device)
-            return model.loss(states[:, 1:], Condition(states[:, 0], actions, ones), ones, generator)
+            return model.loss(
+                states[:, 1:], Condition(states[:, 0], actions, ones), ones[..., None], generator
+            )
 
         return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
 
@@ -381,17 +393,13 @@ class _Fit:
 def feedback_windows(
     batches: Batches, models: Models, starts: np.ndarray, length: int, clone: int, gain: Tensor
 ) -> tuple[Feedback, Tensor, Tensor]:
-    """The policies π_w of logged windows; with the masks of real steps and of steps after a termination, (B, L) each."""
-    states, actions, real, ended = batches.windows(starts, length)
+    """The policies π_w of logged windows; which steps are real, and which are outlived, (B, L) each."""
+    states, actions, real, alive = batches.windows(starts, length)
     behavior = models.behavior
     assert behavior is not None
-    space: Any = batches.dataset.spec.action_space
-    low, high = (
-        torch.as_tensor(np.ravel(bound), dtype=torch.float32, device=states.device)
-        for bound in (space.low, space.high)
-    )
+    low, high = (bound.to(states.device) for bound in action_bounds(batches.dataset.spec))
     actions = torch.where(real[..., None] > 0, actions, behavior(clone, states[:, :-1]))
-    return Feedback(behavior, clone, states, actions, gain[:, None], low, high), real, ended
+    return Feedback(behavior, clone, states, actions, gain[:, None], low, high), real, alive
 
 
 @torch.no_grad()
@@ -426,3 +434,17 @@ def training_condition(
     cut = torch.where(torch.rand(rows, 1, generator=generator) < 0.1, cut, length).to(device)
     valid = (torch.arange(length, device=device) < cut).float()
     return condition(rolled, expected, actions, valid)
+
+
+@torch.no_grad()
+def refined_condition(
+    feedback: Feedback, given: Condition, denoiser: Denoiser, generator: torch.Generator
+) -> Condition:
+    """Half the windows with π_w's actions on states that the denoiser, as it now is, makes of them: a further iteration."""
+    assert given.anchor is not None and given.scale is not None
+    rows = len(given.starts)
+    sigma = torch.full((rows,), denoiser.config.sigma_max, device=given.starts.device)
+    z = denoiser(torch.zeros_like(given.anchor), sigma, given)
+    states = torch.cat([given.starts[:, None], (given.anchor + given.scale * z)[:, :-1, :-1]], 1)
+    again = (torch.rand(rows, 1, 1, generator=generator) < 0.5).to(given.starts.device)
+    return given._replace(actions=torch.where(again, feedback.relabel(states), given.actions))

@@ -17,7 +17,7 @@ from torch import Tensor
 from dydiff_env.world.anchors import closed_loop
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.refine import RefinementConfig, refine
-from dydiff_env.world.rollout import rollout
+from dydiff_env.world.rollout import follow
 
 if TYPE_CHECKING:
     from dydiff_env.world.world import World
@@ -53,8 +53,8 @@ def held_out_fidelity(
     length, models = world.horizon, world.models
     states, actions, real, _ = batches.windows(starts, length)
     generator = torch.Generator().manual_seed(seed)
-    rolled = rollout(models.dynamics, models.termination, lambda t, _: actions[:, t], states[:, 0], length)
-    sampled = world.sample_states(rolled, actions, generator)
+    rolled = follow(models.dynamics, models.termination, states[:, 0], actions)
+    sampled, _ = world.sample_states(rolled, actions, generator)
     result: dict[str, Any] = {
         "windows": len(starts),
         "open_loop": {
@@ -78,7 +78,7 @@ def held_out_fidelity(
         masks.append(real)
         for update in ("replace", "average"):
             for m in range(6):
-                dreamt, _ = refine(
+                dreamt, _, _ = refine(
                     rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, m, update
                 )
                 error = (dreamt[:, 1:] - feedback.states[:, 1:]).square().mean(-1)

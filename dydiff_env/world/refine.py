@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dydiff_env.world.rollout import Rollout
@@ -26,11 +27,11 @@ class RefinementConfig:
 
 def refine(
     rolled: Rollout,
-    sample: Callable[[Rollout, Tensor], Tensor],
+    sample: Callable[[Rollout, Tensor], tuple[Tensor, Tensor]],
     relabel: Callable[[Tensor], Tensor],
     iterations: int,
     update: str = "replace",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """M refinements of single-step rollouts.
 
     The rollout itself stays what the denoiser is anchored to in every iteration; only the actions it is asked about change.
@@ -38,18 +39,21 @@ def refine(
 
     Args:
         rolled: τ_dyn, B rollouts of L steps.
-        sample: the states s_1 … s_L (B, L, O) for the rollout and actions (B, L, A).
+        sample: for the rollout and actions (B, L, A), the states s_1 … s_L (B, L, O) and how likely the episode
+            goes on after each step (B, L).
         relabel: the policy's actions (B, L, A) on states s_0 … s_{L−1} (B, L, O).
         iterations: M; 0 returns the rollout.
         update: see RefinementConfig.
 
     Returns:
-        states (B, L+1, O) and the policy's actions (B, L, A) on them.
+        states (B, L+1, O), the policy's actions (B, L, A) on them, and how likely the episode goes on after each
+        step (B, L).
     """
-    states, actions = rolled.states, rolled.actions
+    states, actions, alive = rolled.states, rolled.actions, rolled.alive
     for _ in range(iterations):
-        following = sample(rolled, actions)
-        states = states.clone()
-        states[:, 1:] = following if update == "replace" else (following + states[:, 1:]) / 2
+        following, living = sample(rolled, actions)
+        if update == "average":
+            following, living = (following + states[:, 1:]) / 2, (living + alive) / 2
+        states, alive = torch.cat([states[:, :1], following], 1), living
         actions = relabel(states[:, :-1])
-    return states, actions
+    return states, actions, alive

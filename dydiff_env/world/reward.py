@@ -28,6 +28,9 @@ class RewardConfig:
 class RewardModel(nn.Module):
     """r_ψ(s, a) or r_ψ(s, a, s'): normalised states and actions in, the environment's rewards out."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, observation_size: int, action_size: int, config: RewardConfig) -> None:
         super().__init__()
         self.config = config

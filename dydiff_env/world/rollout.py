@@ -21,7 +21,7 @@ class Rollout(NamedTuple):
     states: Tensor  # (B, L+1, O)
     actions: Tensor  # (B, L, A)
     disagreement: Tensor  # (B, L, O), of the elites about s_{t+1}
-    alive: Tensor  # (B, L), 1 while s_t is not terminal
+    alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal
 
 
 @torch.no_grad()
@@ -58,5 +58,10 @@ def rollout(
         torch.stack(states, 1),
         torch.stack(actions, 1),
         torch.stack(disagreement, 1),
-        torch.stack(alive[:-1], 1),
+        torch.stack(alive[1:], 1),
     )
+
+
+def follow(dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor) -> Rollout:
+    """The open loop: given actions (B, L, A), whatever the states."""
+    return rollout(dynamics, termination, lambda t, _: actions[:, t], starts, actions.shape[1])

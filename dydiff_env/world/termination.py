@@ -30,6 +30,8 @@ class TerminationModel(nn.Module):
     has no terminal state: such a world never terminates.
     """
 
+    threshold: Tensor
+
     def __init__(self, observation_size: int, config: TerminationConfig) -> None:
         super().__init__()
         self.config = config

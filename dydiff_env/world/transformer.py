@@ -71,9 +71,10 @@ class CausalTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        step = observation_size + action_size + 1
+        size = observation_size + 1 if config.anchored else observation_size  # D
+        step = size + action_size + 1
         if config.anchored:
-            step += 2 * observation_size + action_size + 1
+            step += 2 * size + action_size
         self.tokens = -(-horizon // config.patch)
         self.embed = nn.Linear(config.patch * step, config.width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens, config.width))
@@ -84,26 +85,21 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.blocks))
         self.modulation = nn.Linear(config.width, 2 * config.width)
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
-        self.output = nn.Linear(config.width, config.patch * observation_size)
+        self.output = nn.Linear(config.width, config.patch * size)
         for layer in (self.modulation, self.output):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
-        """F_θ (B, L, O) for scaled noisy input (B, L, O); L may be shorter than the window it was trained for."""
+        """F_θ (B, L, D) for scaled noisy input (B, L, D); L may be shorter than the window it was trained for."""
         parts = [x, condition.actions, condition.valid[..., None]]
         if self.config.anchored:
             assert condition.anchor is not None and condition.scale is not None
-            assert condition.anchor_actions is not None and condition.alive is not None
-            parts += [
-                condition.anchor.clamp(-20, 20),
-                condition.scale.log(),
-                condition.anchor_actions,
-                condition.alive[..., None],
-            ]
+            assert condition.anchor_actions is not None
+            parts += [condition.anchor.clamp(-20, 20), condition.scale.log(), condition.anchor_actions]
         steps = (
             torch.cat(parts, -1) * condition.valid[..., None]
-        )  # (B, L, ·), like the padding where not valid
+        )  # (B, L, ·), zero where not valid, like padding
         batch, length, size = steps.shape
         patch = self.config.patch
         steps = F.pad(steps, (0, 0, 0, -length % patch))

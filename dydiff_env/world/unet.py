@@ -45,6 +45,23 @@ class Residual(nn.Module):
         return self.second(self.first(x) + self.embed(embedding)[..., None]) + self.skip(x)
 
 
+class Level(nn.Module):
+    """Two residual blocks, and a change of resolution after them."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, kernel: int, resample: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = (
+            Residual(inputs, outputs, embedding, kernel),
+            Residual(outputs, outputs, embedding, kernel),
+        )
+        self.resample = resample
+
+    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, inputs, T) to (B, outputs, T), before and after the change of resolution."""
+        x = self.second(self.first(x, embedding), embedding)
+        return x, self.resample(x)
+
+
 class TemporalUNet(nn.Module):
     """F_θ over the whole window τ = (s_0, a_0, …, s_L), conditions replaced before the scaling by c_in as in Eq. 3."""
 
@@ -58,28 +75,14 @@ class TemporalUNet(nn.Module):
         self.down = nn.ModuleList()
         for i, (inputs, outputs) in enumerate(pairs):
             last = i == len(pairs) - 1
-            self.down.append(
-                nn.ModuleList(
-                    [
-                        Residual(inputs, outputs, width, kernel),
-                        Residual(outputs, outputs, width, kernel),
-                        nn.Identity() if last else nn.Conv1d(outputs, outputs, 3, stride=2, padding=1),
-                    ]
-                )
-            )
+            shrink = nn.Identity() if last else nn.Conv1d(outputs, outputs, 3, stride=2, padding=1)
+            self.down.append(Level(inputs, outputs, width, kernel, shrink))
         top = channels[-1]
         self.middle = nn.ModuleList([Residual(top, top, width, kernel), Residual(top, top, width, kernel)])
         self.up = nn.ModuleList()
         for inputs, outputs in reversed(pairs[1:]):
-            self.up.append(
-                nn.ModuleList(
-                    [
-                        Residual(2 * outputs, inputs, width, kernel),
-                        Residual(inputs, inputs, width, kernel),
-                        nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1),
-                    ]
-                )
-            )
+            grow = nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1)
+            self.up.append(Level(2 * outputs, inputs, width, kernel, grow))
         self.output = nn.Sequential(_convolution(width, width, kernel), nn.Conv1d(width, channels[0], 1))
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
@@ -91,12 +94,11 @@ class TemporalUNet(nn.Module):
         h = F.pad(h, (0, -(length + 1) % 2 ** (len(self.config.multipliers) - 1)))
         embedding = self.embed(noise_features(c_noise, self.config.width))
         skips = []
-        for first, second, shrink in self.down:
-            h = second(first(h, embedding), embedding)
-            skips.append(h)
-            h = shrink(h)
+        for level in self.down:
+            skip, h = level(h, embedding)
+            skips.append(skip)
         for block in self.middle:
             h = block(h, embedding)
-        for first, second, grow in self.up:
-            h = grow(second(first(torch.cat([h, skips.pop()], 1), embedding), embedding))
+        for level in self.up:
+            _, h = level(torch.cat([h, skips.pop()], 1), embedding)
         return self.output(h).transpose(1, 2)[:, 1 : length + 1, : x.shape[-1]]

@@ -6,12 +6,13 @@ import json
 import math
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from gymnasium.spaces.utils import flatten
+from gymnasium.spaces import Box
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.reward import RewardModel
-from dydiff_env.world.rollout import Rollout, rollout
+from dydiff_env.world.rollout import Rollout, follow, rollout
 from dydiff_env.world.sampler import sample
 from dydiff_env.world.termination import TerminationModel
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
@@ -48,6 +49,15 @@ class Transition(NamedTuple):
     rewards: Tensor  # (B,)
     terminated: Tensor  # (B,) bool
     uncertainties: Tensor  # (B,)
+
+
+def action_bounds(spec: DatasetSpec) -> tuple[Tensor, Tensor]:
+    """Lowest and highest actions, (A,) each."""
+    space = spec.action_space
+    assert isinstance(space, Box)
+    return torch.from_numpy(np.ravel(space.low).astype(np.float32)), torch.from_numpy(
+        np.ravel(space.high).astype(np.float32)
+    )
 
 
 class Models(nn.Module):
@@ -96,12 +106,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.models.eval().requires_grad_(False)
-        self.models.dynamics._cache_elites()
-        low, high = (
-            np.asarray(flatten(self.spec.action_space, bound), np.float32)
-            for bound in (self.spec.action_space.low, self.spec.action_space.high)
-        )  # type: ignore[attr-defined]
-        self._low, self._high = (torch.from_numpy(bound).to(self.device) for bound in (low, high))
+        self.models.dynamics.cache_elites()
+        self._low, self._high = (bound.to(self.device) for bound in action_bounds(self.spec))
 
     # --- what it is
 
@@ -136,13 +142,13 @@ class World:
         device: str | torch.device = "cpu",
         overwrite: bool = False,
         progress: bool = False,
-    ) -> Self:
+    ) -> World:
         """Train a world on a dataset; see :func:`dydiff_env.world.fit.fit`."""
         from dydiff_env.world.fit import fit  # fit builds Worlds, so it stands above this file
 
         return fit(
             dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress
-        )  # type: ignore[return-value]
+        )
 
     # --- what can be asked of it
 
@@ -179,30 +185,18 @@ class World:
     def single_step(self, starts: ArrayOrTensor, actions: ArrayOrTensor) -> ArrayOrTensor:
         """States under given actions by the single-step model: (B, O), (B, L, A) to (B, L+1, O), environment units."""
         states, planned = self._normalized(starts, actions)
-        rolled = rollout(
-            self.models.dynamics,
-            self.models.termination,
-            lambda t, _: planned[:, t],
-            states,
-            planned.shape[1],
-        )
+        rolled = follow(self.models.dynamics, self.models.termination, states, planned)
         return self._like(starts, self.normalizer.denormalize(rolled.states))
 
     def imagine(self, starts: ArrayOrTensor, actions: ArrayOrTensor, seed: int = 0) -> ArrayOrTensor:
         """States under given actions by the denoiser, in open loop: (B, O), (B, L, A) to (B, L+1, O), environment units."""
         states, planned = self._normalized(starts, actions)
         generator = torch.Generator().manual_seed(seed)
-        parts = []
+        parts: list[Tensor] = []
         for begin in range(0, planned.shape[1], self.horizon):
             chunk = planned[:, begin : begin + self.horizon]
-            rolled = rollout(
-                self.models.dynamics,
-                self.models.termination,
-                lambda t, _, a=chunk: a[:, t],
-                states,  # type: ignore[misc]
-                chunk.shape[1],
-            )
-            parts.append(self.sample_states(rolled, chunk, generator))
+            rolled = follow(self.models.dynamics, self.models.termination, states, chunk)
+            parts.append(self.sample_states(rolled, chunk, generator)[0])
             states = parts[-1][:, -1]
         first = self.normalizer.normalize(torch.as_tensor(starts).to(self.device, torch.float32))
         return self._like(starts, self.normalizer.denormalize(torch.cat([first[:, None], *parts], 1)))
@@ -275,8 +269,8 @@ class World:
             states = part[0][:, -1]
         all_states = torch.cat([parts[0][0][:, :1], *(part[0][:, 1:] for part in parts)], 1)
         actions = torch.cat([part[1] for part in parts], 1)
-        uncertainties = torch.cat([part[2] for part in parts], 1)
-        return self._trajectories(all_states, actions, uncertainties)
+        uncertainties, alive = (torch.cat([part[i] for part in parts], 1) for i in (2, 3))
+        return self._trajectories(all_states, actions, uncertainties, alive)
 
     def _dream_window(
         self,
@@ -288,8 +282,8 @@ class World:
         seed: int,
         first: Tensor | None,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One window in normalised units: states (B, L+1, O), actions (B, L, A), uncertainties (B, L)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
 
         def act(t: int, at: Tensor) -> Tensor:
             if t == 0 and first is not None:
@@ -309,19 +303,23 @@ class World:
             return actions
 
         rolled = rollout(self.models.dynamics, self.models.termination, act, states, horizon)
-        refined, actions = refine(
+        refined, actions, alive = refine(
             rolled,
             lambda r, a: self.sample_states(r, a, generator),
             relabel,
             iterations,
             self.preset.refinement.update,
         )
-        return refined, actions, rolled.disagreement.square().mean(-1).sqrt()
+        # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
+        # that is a little unsure from ending long dreams.
+        draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
+        uncertainties = rolled.disagreement.square().mean(-1).sqrt()
+        return refined, actions, uncertainties, alive > draw.to(self.device)
 
     def sample_states(
         self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 512
-    ) -> Tensor:
-        """Draw s_1 … s_L (B, L, O) ~ p_θ(· | s_0, actions) (Eq. 7), normalised.
+    ) -> tuple[Tensor, Tensor]:
+        """Draw s_1 … s_L (B, L, O) ~ p_θ(· | s_0, actions) (Eq. 7), normalised; and how likely each step lives (B, L).
 
         Args:
             rolled: the single-step rollout.
@@ -336,24 +334,26 @@ class World:
         out = []
         for begin in range(0, len(actions), rows):
             c = whole.rows(slice(begin, begin + rows))
-            shape = (len(c.starts), actions.shape[1], c.starts.shape[1])
-            x = sample(
-                lambda x, sigma, c=c: self.models.denoiser(x, sigma, c),
-                shape,
-                self.preset.sampler,
-                generator,  # type: ignore[misc]
-                self.device,
-            )
-            out.append(x if c.anchor is None else c.anchor + c.scale * x)  # type: ignore[operator]
-        return torch.cat(out)
+            shape = (len(c.starts), actions.shape[1], c.starts.shape[1] + (c.anchor is not None))
+            denoise = partial(self.models.denoiser, condition=c)
+            x = sample(denoise, shape, self.preset.sampler, generator, self.device)
+            out.append(x if c.anchor is None or c.scale is None else c.anchor + c.scale * x)
+        drawn = torch.cat(out)
+        states = drawn[..., : rolled.states.shape[-1]]
+        if self.error_scale is None:
+            return states, (~self.models.termination.terminal(states)).float().cumprod(1)
+        if torch.isinf(self.models.termination.threshold):
+            return states, rolled.alive
+        return states, drawn[..., -1]
 
-    def _trajectories(self, states: Tensor, actions: Tensor, uncertainties: Tensor) -> Trajectories:
-        """Score and cut: rewards from r_ψ, the end at the first terminal state."""
+    def _trajectories(
+        self, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor
+    ) -> Trajectories:
+        """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
         horizon = actions.shape[1]
         rewards = self.models.reward(states[:, :-1], actions, states[:, 1:])
-        terminal = self.models.termination.terminal(states[:, 1:])
-        terminated = terminal.any(1)
-        lengths = torch.where(terminated, terminal.float().argmax(1) + 1, horizon)
+        terminated = ~alive.all(1)
+        lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
         observations = self.normalizer.denormalize(states)
         return Trajectories(
             *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))
@@ -388,7 +388,7 @@ class World:
         return self.normalizer.normalize(states), planned
 
     def _like(self, model: ArrayOrTensor, values: Tensor) -> ArrayOrTensor:
-        return values.cpu().numpy() if isinstance(model, np.ndarray) else values  # type: ignore[return-value]
+        return values.cpu().numpy() if isinstance(model, np.ndarray) else values
 
     # --- on disk
 

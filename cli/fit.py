@@ -1,0 +1,65 @@
+"""`dydiff-env fit`: train a world on a dataset."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, console, emit, pick_device, reporting
+
+
+def fit(
+    dataset: Annotated[str, typer.Option(help="A Minari dataset: its id, or its folder.")],
+    out: Annotated[Path, typer.Option(help="The world folder to make.")],
+    preset: Annotated[str, typer.Option(help="fast, paper (the published form), or tiny (seconds).")] = "fast",
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a world on a dataset.
+
+    A fit that was stopped goes on where it was when the same command is run again.
+
+    Example: dydiff-env fit --dataset mujoco/hopper/medium-v0 --out world
+    """
+    with reporting(debug):
+        from dydiff_env.world.world import World
+
+        began = time.monotonic()
+        world = World.fit(
+            dataset, preset=preset, seed=seed, out=out, device=pick_device(device), overwrite=overwrite,
+            progress=not json,
+        )
+        document = {
+            "world": str(out), "preset": world.preset.name, "seconds": round(time.monotonic() - began, 1),
+            **{key: world.record[key] for key in ("parameters", "fidelity", "refinement") if key in world.record},
+        }
+        if json:
+            emit(document, True)
+            return
+        console.print(fidelity_table(world.record["fidelity"]))
+        chosen = world.record.get("refinement")
+        if chosen:
+            console.print(f"{chosen['reason']} Hence M = {chosen['iterations']} ({chosen['update']}).")
+        console.print(f"[bold]{out}[/] is ready after {document['seconds']} s. Next: "
+                      f"dydiff-env export --policy FILE --world {out} --out syn.minari", soft_wrap=True)
+
+
+def fidelity_table(fidelity: dict[str, Any]) -> Table:
+    """Held-out errors against the horizon, in squared standard deviations."""
+    table = Table(title=f"Mean squared error on {fidelity['windows']} held-out windows (standardised)")
+    rows = [(f"{kind.replace('_', ' ')}: {name.replace('_', ' ')}", values)
+            for kind in ("open_loop", "closed_loop") if kind in fidelity for name, values in fidelity[kind].items()]
+    columns = list(rows[0][1])
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows:
+        table.add_row(name, *(f"{values[column]:.4f}" if column in values else "" for column in columns))
+    return table

@@ -1,0 +1,219 @@
+"""What a user relies on in a world: units, seeds, ends, prefixes, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dydiff_env.errors import DyDiffError
+from dydiff_env.world.anchors import ErrorScale
+from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.presets import FAST, PAPER, PRESETS, Preset
+from dydiff_env.world.refine import refine
+from dydiff_env.world.rollout import Rollout
+from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
+from dydiff_env.world.unet import TemporalUNet
+from dydiff_env.world.world import World
+
+
+class Push:
+    """A policy with feedback, deterministic or not."""
+
+    def act(self, observations, deterministic=True):
+        mean = torch.tanh(observations[:, :3])
+        return mean if deterministic else mean + 0.1 * torch.randn_like(mean)
+
+
+def test_dream_obeys_its_contract(tiny_world):
+    starts = tiny_world.sample_starts(8, seed=1)
+    dream = tiny_world.dream(Push(), starts)
+    assert dream.observations.shape == (8, tiny_world.horizon + 1, 11) and dream.observations.dtype == np.float32
+    assert np.allclose(dream.observations[:, 0], starts, atol=1e-4)
+    assert np.isfinite(dream.rewards).all() and (dream.uncertainties >= 0).all()
+    assert ((dream.lengths >= 1) & (dream.lengths <= tiny_world.horizon)).all()
+    assert dream.terminations[dream.lengths < tiny_world.horizon].all()
+    acted = Push().act(torch.from_numpy(dream.observations[:, :-1].reshape(-1, 11))).reshape(dream.actions.shape).numpy()
+    assert np.abs(acted - dream.actions)[dream.mask].max() < 1e-4  # Eq. 8: the policy's own actions
+
+
+def test_seeds_reproduce_and_stochastic_policies_differ(tiny_world):
+    starts = tiny_world.sample_starts(4, seed=1)
+    first, again, other = (tiny_world.dream(Push(), starts, deterministic=False, seed=s) for s in (3, 3, 4))
+    assert np.array_equal(first.observations, again.observations)
+    assert not np.array_equal(first.actions, other.actions)
+
+
+def test_a_prefix_can_be_dreamt_alone(tiny_world):
+    starts = tiny_world.sample_starts(4, seed=2)
+    whole, part = tiny_world.dream(Push(), starts), tiny_world.dream(Push(), starts, horizon=4)
+    assert np.allclose(whole.observations[:, :5], part.observations, atol=1e-4)
+
+
+def test_long_horizons_chain_windows(tiny_world):
+    dream = tiny_world.dream(Push(), tiny_world.sample_starts(4), horizon=2 * tiny_world.horizon + 5)
+    assert dream.horizon == 2 * tiny_world.horizon + 5
+
+
+def test_first_actions_are_kept(tiny_world):
+    starts, first = tiny_world.sample_starts(4), np.full((4, 3), 0.25, np.float32)
+    assert np.allclose(tiny_world.dream(Push(), starts, first_actions=first).actions[:, 0], 0.25)
+    alone = tiny_world.dream(None, starts, horizon=1, first_actions=first)
+    assert alone.observations.shape == (4, 2, 11)
+
+
+def test_wrong_widths_are_named(tiny_world):
+    with pytest.raises(DyDiffError, match="11 numbers wide"):
+        tiny_world.dream(Push(), np.zeros((2, 5), np.float32))
+    with pytest.raises(DyDiffError, match="needs the action"):
+        tiny_world.dream(None, tiny_world.sample_starts(2))
+
+
+def test_arrays_come_back_as_they_came(tiny_world):
+    starts, actions = tiny_world.sample_starts(3), np.zeros((3, 6, 3), np.float32)
+    for ask in (tiny_world.single_step, tiny_world.imagine):
+        assert isinstance(ask(starts, actions), np.ndarray)
+        tensor = ask(torch.from_numpy(starts), torch.from_numpy(actions))
+        assert isinstance(tensor, torch.Tensor) and tensor.shape == (3, 7, 11)
+
+
+def test_saved_world_dreams_the_same(tiny_world, tiny_world_path, tmp_path):
+    loaded = World.load(tiny_world_path)
+    starts = tiny_world.sample_starts(4)
+    assert np.array_equal(loaded.dream(Push(), starts).observations, tiny_world.dream(Push(), starts).observations)
+    with pytest.raises(DyDiffError, match="exists"):
+        loaded.save(tiny_world_path)
+    assert "fidelity" in loaded.record and loaded.spec.dataset_id == tiny_world.spec.dataset_id
+
+
+def test_damaged_worlds_are_refused(tiny_world, tmp_path):
+    path = tmp_path / "world"
+    tiny_world.save(path)
+    whole = (path / "world.safetensors").read_bytes()
+    for damage in (whole[: len(whole) // 2], whole[:4], b""):
+        (path / "world.safetensors").write_bytes(damage)
+        with pytest.raises(DyDiffError):
+            World.load(path)
+    (path / "world.safetensors").write_bytes(whole)
+    document = json.loads((path / "world.json").read_text())
+    (path / "world.json").write_text(json.dumps({**document, "schema": 99}))
+    with pytest.raises(DyDiffError, match="Update"):
+        World.load(path)
+
+
+def test_presets_survive_json():
+    for preset in PRESETS.values():
+        assert Preset.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+
+
+def test_network_sizes():
+    unet = TemporalUNet(11, 3, PAPER.network)
+    assert sum(p.numel() for p in unet.parameters()) == pytest.approx(58.75e6, rel=1e-3)
+    fast = CausalTransformer(11, 3, 100, FAST.network)
+    assert sum(p.numel() for p in fast.parameters()) <= 2_000_000
+
+
+def test_unet_keeps_any_length_and_reads_its_conditions():
+    unet = TemporalUNet(3, 2, PAPER.network.__class__(width=16)).eval()
+    ones = torch.ones(2, 1, 1)
+    for length in (5, 8, 100):
+        x, condition = torch.randn(2, length, 3), Condition(torch.randn(2, 3), torch.randn(2, length, 2), torch.ones(2, length))
+        out = unet(x, ones, torch.zeros(2), condition)
+        assert out.shape == x.shape
+        assert not torch.allclose(out, unet(x, ones, torch.zeros(2), condition._replace(starts=condition.starts + 1)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(cut=st.integers(1, 11), seed=st.integers(0, 1000))
+def test_transformer_is_causal(cut, seed):
+    torch.manual_seed(seed)
+    network = CausalTransformer(3, 2, 12, TransformerConfig(width=16, blocks=2, heads=2, anchored=False))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, actions = torch.randn(2, 12, 3), torch.randn(2, 12, 2)
+    condition = Condition(torch.randn(2, 3), actions, torch.ones(2, 12))
+    changed = condition._replace(actions=torch.where(torch.arange(12)[:, None] < cut, actions, actions + 1))
+    before = -(-cut // 4) * 4 - 4  # whole patches before the change
+    out, moved = (network(x, torch.ones(2, 1, 1), torch.zeros(2), c) for c in (condition, changed))
+    assert torch.allclose(out[:, :before], moved[:, :before], atol=1e-5)
+
+
+def test_refinement_forms():
+    rolled = Rollout(torch.zeros(2, 4, 1), torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.ones(2, 3))
+    ones = lambda r, a: (torch.ones(2, 3, 1), torch.ones(2, 3))  # noqa: E731
+    relabel = lambda s: 2 * s  # noqa: E731
+    states, actions, _ = refine(rolled, ones, relabel, 1)
+    assert states[:, 1:].eq(1).all() and states[:, 0].eq(0).all() and torch.equal(actions, 2 * states[:, :-1])
+    states, _, _ = refine(rolled, ones, relabel, 2, "average")
+    assert states[:, 1:].eq(0.75).all()
+    assert refine(rolled, ones, relabel, 0)[0] is rolled.states
+
+
+def test_error_scale_is_calibrated():
+    torch.manual_seed(0)
+    disagreement = 0.1 * torch.rand(4000, 1, 1) * torch.ones(4000, 5, 2)
+    steps = torch.arange(1.0, 6).sqrt()[None, :, None]
+    error = torch.randn(4000, 5, 2) * disagreement * steps * 3
+    scale = ErrorScale.fit(error, disagreement, torch.ones(4000, 5))
+    z = (error / scale(disagreement)).square().mean((0, 2))
+    assert ((z > 0.7) & (z < 1.3)).all()
+
+
+SCRIPT = """
+import sys, dataclasses, torch
+torch.set_num_threads(1)
+import dydiff_env.world.training as training
+training.train.__kwdefaults__["checkpoint_seconds"] = 0.0
+from dydiff_env.world.world import World
+World.fit(sys.argv[1], preset="tiny", out=sys.argv[2])
+"""
+
+
+def test_a_killed_fit_resumes_to_the_same_world(hopper_folder, tmp_path):
+    def start(out):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(hopper_folder), str(out)])
+
+    assert start(tmp_path / "whole").wait() == 0
+    stages = ("termination.pt", "dynamics.pt", "denoiser.pt")  # killed once in or after each of these
+    for stage in stages:
+        process = start(tmp_path / "killed")
+        while process.poll() is None and not (tmp_path / "killed.partial" / stage).exists():
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "killed").wait() == 0
+    whole, killed = (World.load(tmp_path / name) for name in ("whole", "killed"))
+    for name, value in whole.models.state_dict().items():
+        assert torch.equal(value, killed.models.state_dict()[name]), name
+    assert whole.record["fidelity"] == killed.record["fidelity"]
+
+
+def test_a_partial_fit_of_other_settings_is_not_continued(hopper_dataset, tmp_path):
+    (tmp_path / "w.partial").mkdir()
+    (tmp_path / "w.partial" / "claim.json").write_text("{}")
+    with pytest.raises(DyDiffError, match="unfinished fit"):
+        World.fit(hopper_dataset, preset="tiny", out=tmp_path / "w")
+    with pytest.raises(DyDiffError, match="no preset"):
+        World.fit(hopper_dataset, preset="huge")
+
+
+def test_paper_form_fits_and_dreams(hopper_dataset):
+    import dataclasses
+
+    small = dataclasses.replace(
+        PRESETS["tiny"], name="paper-small", behavior=None, anchors=None, network=PAPER.network.__class__(width=8),
+        denoiser=PAPER.denoiser, sampler=dataclasses.replace(PAPER.sampler, steps=3),
+        denoiser_training=dataclasses.replace(PAPER.denoiser_training, steps=20), refinement=PAPER.refinement)
+    world = World.fit(hopper_dataset, preset=small)
+    assert world.iterations == 2 and not world.anchored
+    dream = world.dream(Push(), world.sample_starts(4))
+    assert np.isfinite(dream.observations).all()
