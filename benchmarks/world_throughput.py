@@ -1,0 +1,103 @@
+"""Refined trajectories a second of the fast preset against the paper's, on one core, in one run.
+
+python benchmarks/world_throughput.py [--batch 256] [--out benchmarks/results/world_throughput.json]
+
+The sizes are Hopper's (11 observations, 3 actions, L = 100); weights do not change the time, so none are trained. A whole sample
+of the paper preset takes minutes: one network call is timed and multiplied by its 67 calls and M = 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.world.anchors import ErrorScale
+from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.presets import FAST, PAPER
+from dydiff_env.world.world import Models, World
+
+
+class Linear:
+    """A policy that costs next to nothing."""
+
+    def act(self, observations: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
+        return torch.tanh(observations[:, :3])
+
+
+def best(call: Callable[[], object], repeats: int = 5) -> float:
+    """Seconds of the fastest of several calls: the machine may be shared."""
+    call()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    infinite = np.full(11, np.inf, np.float32)
+    spec = DatasetSpec(gym.spaces.Box(-infinite, infinite), gym.spaces.Box(-1, 1, (3,), np.float32))
+    length, batch, m = FAST.horizon, arguments.batch, FAST.refinement.iterations
+    starts = np.random.default_rng(0).standard_normal((batch, 11)).astype(np.float32)
+    scale = ErrorScale(torch.full((length, 11), -4.0), torch.full((length, 11), 0.1))
+    normalizer = Normalizer(torch.zeros(11), torch.ones(11))
+    fast = World(spec, FAST, Models(spec, FAST), normalizer, scale, starts, starts)
+
+    a = torch.randn(512, 512)
+    roofline = 2 * 512**3 / best(lambda: a @ a, 50) / 1e9
+    rollout = best(lambda: fast.dream(Linear(), starts, iterations=0))
+    seconds = best(lambda: fast.dream(Linear(), starts, iterations=m))
+    network = fast.models.denoiser.network
+    tokens = sum(
+        p.numel()
+        for n, p in network.named_parameters()
+        if p.dim() == 2 and "modulation" not in n and "noise" not in n
+    )
+    elites, width, depth = FAST.dynamics.elites, FAST.dynamics.width, FAST.dynamics.depth
+    step = elites * (14 * width + (depth - 1) * width**2 + 11 * width)
+    flops = 2 * batch * (length * step + m * network.tokens * tokens)  # type: ignore[union-attr]
+
+    paper = Models(spec, PAPER).denoiser.eval().requires_grad_(False)
+    rows = 64
+    condition = Condition(torch.randn(rows, 11), torch.randn(rows, length, 3), torch.ones(rows, length))
+    x, sigma = torch.randn(rows, length, 11), torch.ones(rows)
+    with torch.no_grad():
+        call = best(lambda: paper(x, sigma, condition), 3)
+    calls = 2 * PAPER.sampler.steps - 1
+    paper_rate = rows / (2 * calls * call)
+    rate = batch / seconds
+    result = {
+        "command": f"python benchmarks/world_throughput.py --batch {batch}",
+        "roofline_gflops": roofline,
+        "fast_trajectories_per_second": rate,
+        "fast_iterations": m,
+        "single_step_trajectories_per_second": batch / rollout,
+        "fast_gflops": flops / seconds / 1e9,
+        "fast_share_of_roofline": flops / seconds / 1e9 / roofline,
+        "paper_seconds_per_call_of_64": call,
+        "paper_trajectories_per_second": paper_rate,
+        "ratio": rate / paper_rate,
+    }
+    print(json.dumps(result, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
