@@ -116,7 +116,8 @@ def test_presets_survive_json():
 
 
 def test_network_sizes():
-    unet = TemporalUNet(11, 3, PAPER.network)
+    with torch.device("meta"):
+        unet = TemporalUNet(11, 3, PAPER.network)
     assert sum(p.numel() for p in unet.parameters()) == pytest.approx(58.75e6, rel=1e-3)
     fast = CausalTransformer(11, 3, 100, FAST.network)
     assert sum(p.numel() for p in fast.parameters()) <= 2_000_000
@@ -169,12 +170,17 @@ def test_error_scale_is_calibrated():
 
 
 SCRIPT = """
-import sys, dataclasses, torch
+import dataclasses, sys, torch
 torch.set_num_threads(1)
 import dydiff_env.world.training as training
-training.train.__kwdefaults__["checkpoint_seconds"] = 0.0
+from dydiff_env.world.anchors import AnchorConfig
+from dydiff_env.world.presets import TINY
 from dydiff_env.world.world import World
-World.fit(sys.argv[1], preset="tiny", out=sys.argv[2])
+training.train.__kwdefaults__["checkpoint_seconds"] = 0.0
+stages = {name: dataclasses.replace(value, steps=steps, evaluate_every=10)
+          for name, steps in (("reward", 30), ("termination", 30), ("dynamics", 60), ("behavior", 30), ("denoiser", 40))
+          for name, value in [(name + "_training", getattr(TINY, name + "_training"))]}
+World.fit(sys.argv[1], preset=dataclasses.replace(TINY, anchors=AnchorConfig(windows=300), **stages), out=sys.argv[2])
 """
 
 

@@ -41,7 +41,7 @@ class Trajectories:
     @property
     def mask(self) -> np.ndarray:
         """(N, L) bool, True where a step is real."""
-        return np.arange(self.horizon)[None] < self.lengths[:, None]
+        return np.asarray(np.arange(self.horizon)[None] < self.lengths[:, None])
 
     @property
     def returns(self) -> np.ndarray:

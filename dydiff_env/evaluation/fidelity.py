@@ -54,7 +54,7 @@ def closed_loop(
         error, mask = errors(world, dream, real)
         # The error is counted until the real episode ends, also where the dream ended sooner.
         curve = (error * mask).sum(0) / np.maximum(mask.sum(0), 1)
-        reached = mask.any(0)
+        reached = np.asarray(mask.any(0))
         at = {f"h{h}": float(curve[h - 1]) for h in HORIZONS if h <= horizon and reached[h - 1]}
         survival, value = float(1 - dream.terminations.mean()), float(dream.returns.mean())
         result[f"M{m}"] = {

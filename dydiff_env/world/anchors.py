@@ -13,7 +13,7 @@ gives the truth. g = 0 is the open loop: the logged actions, blindly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class AnchorConfig:
     gain: tuple[float, float] = (0.5, 1.5)
     relabelled: float = 0.4
     jitter: float = 0.3
-    refined: float = 0.6
+    refined: float = 0.5
     after_end: float = 0.2
 
 
@@ -72,6 +72,10 @@ class Feedback:
     gain: Tensor
     low: Tensor
     high: Tensor
+
+    def rows(self, rows: slice) -> Feedback:
+        """Some of the policies."""
+        return replace(self, states=self.states[rows], actions=self.actions[rows], gain=self.gain[rows])
 
     def act(self, t: int, states: Tensor) -> Tensor:
         """π_w at step t in normalised states (B, O)."""

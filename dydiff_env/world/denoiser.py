@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class Condition(NamedTuple):
 
     def rows(self, rows: Tensor | slice) -> Condition:
         """Some of the windows."""
-        return Condition(**{k: None if v is None else v[rows] for k, v in self._asdict().items()})
+        fields: Any = {name: None if field is None else field[rows] for name, field in self._asdict().items()}
+        return Condition(**fields)
 
 
 class Coefficients(NamedTuple):

@@ -64,8 +64,8 @@ def fit(
     """
     settings, data = get_preset(preset), load_dataset(dataset)
     if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return _Fit(data, settings, seed, Path(folder), torch.device(device), progress).run()
+        with tempfile.TemporaryDirectory() as scratch:
+            return _Fit(data, settings, seed, Path(scratch), torch.device(device), progress).run()
     target = Path(out)
     if target.exists() and not overwrite:
         raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
@@ -355,7 +355,7 @@ class _Fit:
             )
             given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
             if torch.rand((), generator=generator) < config.refined:
-                given = refined_condition(feedback, given, model, generator)
+                given = refined_condition(feedback, given, model)
             assert given.anchor is not None and given.scale is not None
             truth = torch.cat([feedback.states[:, 1:], alive[..., None]], -1)
             target = ((truth - given.anchor) / given.scale).clamp(-20, 20)
@@ -437,14 +437,12 @@ def training_condition(
 
 
 @torch.no_grad()
-def refined_condition(
-    feedback: Feedback, given: Condition, denoiser: Denoiser, generator: torch.Generator
-) -> Condition:
+def refined_condition(feedback: Feedback, given: Condition, denoiser: Denoiser) -> Condition:
     """Half the windows with π_w's actions on states that the denoiser, as it now is, makes of them: a further iteration."""
-    assert given.anchor is not None and given.scale is not None
-    rows = len(given.starts)
-    sigma = torch.full((rows,), denoiser.config.sigma_max, device=given.starts.device)
-    z = denoiser(torch.zeros_like(given.anchor), sigma, given)
-    states = torch.cat([given.starts[:, None], (given.anchor + given.scale * z)[:, :-1, :-1]], 1)
-    again = (torch.rand(rows, 1, 1, generator=generator) < 0.5).to(given.starts.device)
-    return given._replace(actions=torch.where(again, feedback.relabel(states), given.actions))
+    half = given.rows(slice(0, len(given.starts) // 2))
+    assert half.anchor is not None and half.scale is not None
+    sigma = torch.full((len(half.starts),), denoiser.config.sigma_max, device=given.starts.device)
+    drawn = half.anchor + half.scale * denoiser(torch.zeros_like(half.anchor), sigma, half)
+    states = torch.cat([half.starts[:, None], drawn[:, :-1, :-1]], 1)
+    again = feedback.rows(slice(0, len(half.starts))).relabel(states)
+    return given._replace(actions=torch.cat([again, given.actions[len(half.starts) :]]))

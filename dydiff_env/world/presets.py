@@ -58,12 +58,12 @@ class Preset:
     network: TransformerConfig | UNetConfig = field(default_factory=TransformerConfig)
     denoiser: DenoiserConfig = field(
         default_factory=lambda: DenoiserConfig(
-            sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.5
+            sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.7
         )
     )
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+            steps=4_500, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
         )
     )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))

@@ -114,7 +114,7 @@ def train(
     device = next(module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     kept = copy.deepcopy(module).requires_grad_(False) if (holdout is not None or config.ema) else module
     state: dict[str, Any] = {"step": 0, "curve": [], "best": [], "stale": 0, "done": False, "seconds": 0.0}

@@ -56,7 +56,7 @@ class Block(nn.Module):
             .reshape(batch, tokens, width)
         )
         x = torch.addcmul(x, gate, self.project(y))
-        y = self.down(F.gelu(self.up(torch.addcmul(shift2, self.norm(x), 1 + scale2)), approximate="tanh"))
+        y = self.down(F.gelu(self.up(torch.addcmul(shift2, self.norm(x), 1 + scale2))))
         return torch.addcmul(x, gate2, y)
 
 
