@@ -35,6 +35,7 @@ COMMANDS = {
         Command("train", AGENT, "Train td3bc, cql, diffql or bc on real and synthetic data."),
         Command("loop", AGENT, "Train and dream in turns (Algorithm 1)."),
         Command("evaluate", AGENT, "Returns of a policy in the real environment or in the dream."),
+        Command("report", LOOK, "One HTML page: fidelity, rollouts, returns, curves, provenance."),
         Command("inspect", LOOK, "Say what a world, dataset or checkpoint is and how it was made."),
         Command("demo", LOOK, "The whole story on a maze, in minutes."),
     )

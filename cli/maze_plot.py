@@ -1,4 +1,4 @@
-"""Pictures of rollouts in a maze, and a count of those that stay out of its walls (after the paper's Figs. 8 and 9)."""
+"""Pictures of rollouts in a maze (after the paper's Figs. 8 and 9)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,11 @@ import gymnasium as gym
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.evaluation.mazes import free_of_walls, position_columns, wall_squares
+
+__all__ = ["draw_rollouts", "position_columns", "real_rollouts"]
 
 INK, PATH, WRONG, WALL = "#1f2933", "#2a6f97", "#c8553d", "#d9dee3"
-
-
-def position_columns(space: gym.spaces.Dict) -> slice:
-    """Where (x, y) stands in PointMaze's flattened observation."""
-    begin = 0
-    for key, part in space.spaces.items():
-        if key == "achieved_goal":
-            break
-        begin += gym.spaces.flatdim(part)
-    return slice(begin, begin + 2)
-
-
-def free_of_walls(positions: np.ndarray, mask: np.ndarray, maze: Any) -> np.ndarray:
-    """(N,) bool, True where every real position (N, L+1, 2) lies in an open cell of the maze.
-
-    Args:
-        positions: (N, L+1, 2), in the maze's units.
-        mask: (N, L+1) bool, which are real.
-        maze: `env.unwrapped.maze`.
-    """
-    walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
-    columns = (positions[..., 0] + maze.x_map_center) // maze.maze_size_scaling
-    rows = (maze.y_map_center - positions[..., 1]) // maze.maze_size_scaling
-    rows, columns = np.nan_to_num(rows).astype(int), np.nan_to_num(columns).astype(int)
-    inside = (rows >= 0) & (rows < walls.shape[0]) & (columns >= 0) & (columns < walls.shape[1])
-    blocked = np.ones(positions.shape[:2], bool)
-    blocked[inside] = walls[rows[inside], columns[inside]]
-    return ~(blocked & mask).any(1)
 
 
 def draw_rollouts(panels: dict[str, Trajectories], columns: slice, maze: Any, path: Path) -> dict[str, int]:
@@ -61,13 +36,9 @@ def draw_rollouts(panels: dict[str, Trajectories], columns: slice, maze: Any, pa
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.4 * len(panels), 5), layout="constrained")
     legal = {}
-    size = maze.maze_size_scaling
     for axis, (title, rollouts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        for i, row in enumerate(maze.maze_map):
-            for j, cell in enumerate(row):
-                if cell == 1:
-                    x, y = maze.cell_rowcol_to_xy(np.array([i, j]))
-                    axis.add_patch(Rectangle((x - size / 2, y - size / 2), size, size, color=WALL, lw=0))
+        for x, y, right, top in wall_squares(maze):
+            axis.add_patch(Rectangle((x, y), right - x, top - y, color=WALL, lw=0))
         positions = rollouts.observations[..., columns]
         real = np.concatenate([np.ones((len(rollouts), 1), bool), rollouts.mask], 1)
         free = free_of_walls(positions, real, maze)

@@ -1,0 +1,44 @@
+"""`dydiff-env report`: one HTML page of what was learned, dreamt and trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, console, emit, pick_device, reporting
+
+
+def report(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Worlds, datasets (folders or Minari ids), checkpoints, logs, runs of loop or demo."),
+    ],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Whose rollouts to show; else a checkpoint that is given, else the world's best clone."),
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Rollouts in the picture.")] = 12,
+    trust: Annotated[bool, typer.Option("--trust", help="Allow policy files that run code when loaded.")] = False,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write one self-contained page: fidelity, rollouts before and after refinement, returns, curves, provenance.
+
+    Example: dydiff-env report world syn.minari td3bc.pt --out report.html
+    """
+    with reporting(debug):
+        from dydiff_env.evaluation.report import report as write
+
+        options = {"policy": policy, "starts": starts, "trust": trust, "overwrite": overwrite, "seed": seed}
+        document = write(sources, out, device=str(pick_device(device)), **options)  # type: ignore[arg-type]
+        if json:
+            emit(document, True)
+            return
+        shown = ", ".join(f"{n} {name[:-1] if n == 1 else name}" for name, n in document.items() if isinstance(n, int) and n)
+        console.print(f"[bold]{out}[/]: {shown}. Open it in a browser; it needs nothing else.", highlight=False, soft_wrap=True)

@@ -1,0 +1,48 @@
+"""Where a maze's walls are, and which rollouts stay out of them (after the paper's Figs. 8 and 9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+def position_columns(space: gym.spaces.Dict) -> slice:
+    """Where (x, y) stands in PointMaze's flattened observation."""
+    begin = 0
+    for key, part in space.spaces.items():
+        if key == "achieved_goal":
+            break
+        begin += gym.spaces.flatdim(part)
+    return slice(begin, begin + 2)
+
+
+def free_of_walls(positions: np.ndarray, mask: np.ndarray, maze: Any) -> np.ndarray:
+    """(N,) bool, True where every real position (N, L+1, 2) lies in an open cell of the maze.
+
+    Args:
+        positions: (N, L+1, 2), in the maze's units.
+        mask: (N, L+1) bool, which are real.
+        maze: `env.unwrapped.maze`.
+    """
+    walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
+    columns = (positions[..., 0] + maze.x_map_center) // maze.maze_size_scaling
+    rows = (maze.y_map_center - positions[..., 1]) // maze.maze_size_scaling
+    rows, columns = np.nan_to_num(rows).astype(int), np.nan_to_num(columns).astype(int)
+    inside = (rows >= 0) & (rows < walls.shape[0]) & (columns >= 0) & (columns < walls.shape[1])
+    blocked = np.ones(positions.shape[:2], bool)
+    blocked[inside] = walls[rows[inside], columns[inside]]
+    return ~(blocked & mask).any(1)
+
+
+def wall_squares(maze: Any) -> list[tuple[float, float, float, float]]:
+    """The walls as squares (x0, y0, x1, y1), in the maze's units."""
+    half = maze.maze_size_scaling / 2
+    squares = []
+    for i, row in enumerate(maze.maze_map):
+        for j, cell in enumerate(row):
+            if cell == 1:
+                x, y = (float(value) for value in maze.cell_rowcol_to_xy(np.array([i, j])))
+                squares.append((x - half, y - half, x + half, y + half))
+    return squares

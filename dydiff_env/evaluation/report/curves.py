@@ -1,0 +1,123 @@
+"""Learning curves of runs, runs that differ only in their seed as one band, and what they end with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dydiff_env.evaluation.report.charts import BLUE, CYCLE, GREEN, ORANGE, band, figure, line
+from dydiff_env.evaluation.report.page import Chart, Table
+from dydiff_env.evaluation.report.sources import labels, read_json, read_log
+from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean
+
+Log = dict[str, list[float]]
+SEED = re.compile(r"[-_.]?(?:seed|s)?[-_]?\d+$")
+
+
+def groups(paths: list[Path]) -> dict[str, list[Log]]:
+    """Logs by the run's name without its seed: ``td3bc-s0`` and ``td3bc-s1`` are two runs of ``td3bc``."""
+    found: dict[str, list[Log]] = {}
+    for name, path in zip(labels(paths), paths, strict=True):
+        log = read_log(path)
+        if log:
+            found.setdefault(SEED.sub("", name) or name, []).append(log)
+    return found
+
+
+def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
+    """Returns over updates where the runs were evaluated, else their losses."""
+    score = "normalized_score" if all(_known(log, "normalized_score") for logs in runs.values() for log in logs) else (
+        "return_mean"
+    )
+    evaluated = {name: kept for name, logs in runs.items() if (kept := [log for log in logs if _known(log, score)])}
+    parts: list[Chart | Table] = []
+    if evaluated:
+        parts.append(_curve(evaluated, score))
+        parts.append(final_table(evaluated, score))
+    for column, what in (("critic_loss", "critic's loss"), ("actor_loss", "actor's loss")):
+        made = figure("updates", what)
+        for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
+            for i, log in enumerate(logs):
+                x, y = _points(log, column)
+                line(made, name if len(logs) == 1 else f"{name}, run {i + 1}", x, y, colour, mode="lines")
+        made.update_layout(showlegend=True)
+        if any(trace.y for trace in made.data):
+            parts.append(Chart(made, f"The {what} at each row of the log."))
+    return parts
+
+
+def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
+    made = figure("updates", "normalised score" if score == "normalized_score" else "return")
+    several = any(len(logs) > 1 for logs in runs.values())
+    for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
+        points = [dict(zip(*_points(log, score), strict=True)) for log in logs]
+        x = sorted(set.intersection(*(set(p) for p in points))) or sorted(points[0])
+        values = np.array([[p[at] for at in x] for p in points if all(at in p for at in x)])  # (runs, points)
+        if len(values) > 1:
+            low, high = np.array([bootstrap_interval(column) for column in values.T]).T
+            band(made, name, x, low, high, colour)
+        elif score == "return_mean":
+            spread = np.array([dict(zip(*_points(logs[0], "return_std"), strict=True)).get(at, 0.0) for at in x])
+            band(made, name, x, values[0] - spread, values[0] + spread, colour)
+        label = f"{name} ({len(values)} runs)" if len(values) > 1 else name
+        line(made, label, x, values.mean(0).tolist(), colour)
+    made.update_layout(showlegend=True)
+    return Chart(
+        made,
+        "Mean in the real environment. Band: "
+        + ("95 % bootstrap interval over runs; of a single run, " if several else "")
+        + "one standard deviation over episodes, where the unit is return.",
+    )
+
+
+def final_table(runs: dict[str, list[Log]], score: str) -> Table:
+    """What each group ends with; with three runs or more, over runs (Agarwal et al. 2021)."""
+    finals = {name: np.array([_points(log, score)[1][-1] for log in logs]) for name, logs in runs.items()}
+    first, rows = next(iter(finals)), []
+    for name, values in finals.items():
+        enough = len(values) >= 3
+        low, high = bootstrap_interval(values) if enough else (0.0, 0.0)
+        better = "–" if name == first else f"{probability_of_improvement(values, finals[first]):.2f}"
+        rows.append([name, len(values), float(values.mean()), interquartile_mean(values) if enough else None,
+                     f"{low:.4g} to {high:.4g}" if enough else None, better])  # fmt: skip
+    columns = ["run", "seeds", "last mean", "interquartile mean", "95 % interval", f"P(better than {first})"]
+    unit = "normalised score" if score == "normalized_score" else "return"
+    return Table(columns, rows, f"Last evaluation, {unit}. Intervals over seeds, from three seeds on.")
+
+
+def probability_of_improvement(values: np.ndarray, other: np.ndarray) -> float:
+    """P(X > Y) + ½ P(X = Y) for runs X of ``values`` and Y of ``other`` (Agarwal et al. 2021)."""
+    gap = values[:, None] - other[None]
+    return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+
+
+def loop_charts(folder: Path) -> list[Chart]:
+    """Algorithm 1 round by round: dreamt and real return, and how sure the world was."""
+    rounds: list[dict[str, Any]] = read_json(folder / "loop.json").get("rounds", [])
+    returns, doubt = figure("round", "return"), figure("round", "uncertainty (standard deviations)")
+    for made, key, name, colour in (
+        (returns, "return_mean", "real environment", BLUE),
+        (returns, "dream_return", "dreamt, before the filter", ORANGE),
+        (doubt, "uncertainty", "kept rollouts", GREEN),
+    ):
+        known = [row for row in rounds if row.get(key) is not None]
+        if known:
+            line(made, name, [row["round"] for row in known], [row[key] for row in known], colour)
+        made.update_layout(showlegend=True)
+    return [
+        Chart(returns, f"{folder.name}: returns after each round. A dreamt return is of a rollout, a real one of an episode."),
+        Chart(doubt, f"{folder.name}: mean disagreement of the dynamics ensemble along the rollouts that were kept."),
+    ]
+
+
+def _known(log: Log, column: str) -> bool:
+    return bool(np.isfinite(log.get(column, [np.nan])).any())
+
+
+def _points(log: Log, column: str) -> tuple[list[float], list[float]]:
+    """(updates, value) where the column has one."""
+    pairs = [(x, y) for x, y in zip(log["updates"], log.get(column, []), strict=False) if np.isfinite(y)]
+    return [x for x, _ in pairs], [y for _, y in pairs]
