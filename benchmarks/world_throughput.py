@@ -20,10 +20,11 @@ import torch
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.normalizer import Normalizer
-from dydiff_env.world.anchors import ErrorScale
 from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.error_scale import ErrorScale
+from dydiff_env.world.models import Models
 from dydiff_env.world.presets import FAST, PAPER
-from dydiff_env.world.world import Models, World
+from dydiff_env.world.world import World
 
 
 class Linear:

@@ -77,9 +77,8 @@ def demo(
 
 def world_preset(scale: float) -> Preset:
     """A world that fits in two minutes on a laptop: the default's form, smaller and trained for less."""
-    from dydiff_env.world.anchors import AnchorConfig
     from dydiff_env.world.dynamics import DynamicsConfig
-    from dydiff_env.world.presets import FAST
+    from dydiff_env.world.presets import FAST, AnchorConfig
     from dydiff_env.world.transformer import TransformerConfig
 
     def steps(config: Any, count: int) -> Any:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dydiff_env.errors import DyDiffError
-from dydiff_env.world.anchors import ErrorScale
 from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.presets import FAST, PAPER, PRESETS, Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout
@@ -173,7 +173,7 @@ SCRIPT = """
 import dataclasses, sys, torch
 torch.set_num_threads(1)
 import dydiff_env.world.training as training
-from dydiff_env.world.anchors import AnchorConfig
+from dydiff_env.world.presets import AnchorConfig
 from dydiff_env.world.presets import TINY
 from dydiff_env.world.world import World
 training.train.__kwdefaults__["checkpoint_seconds"] = 0.0

@@ -22,15 +22,17 @@ from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.windows import window_starts
 from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
-from dydiff_env.world.anchors import ErrorScale, Feedback, closed_loop, condition
 from dydiff_env.world.batches import Batches, split
-from dydiff_env.world.denoiser import Condition, Denoiser
+from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import keep_members
+from dydiff_env.world.error_scale import ErrorScale
+from dydiff_env.world.feedback import closed_loop, feedback_windows, refined_condition, training_condition
 from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
+from dydiff_env.world.models import Models
 from dydiff_env.world.presets import Preset, get_preset
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
-from dydiff_env.world.world import Models, World, action_bounds
+from dydiff_env.world.world import World
 
 BANK = 8192  # start states a world carries
 CHUNK = 500  # windows rolled out at a time for the training bank
@@ -319,7 +321,7 @@ class _Fit:
                     int(clone[rows.start]),
                     torch.from_numpy(gain[rows]).to(self.device),
                 )
-                rolled = closed_loop(feedback, self.models.dynamics, self.models.termination)
+                rolled = closed_loop(feedback, self.models)
                 for name, array in bank.items():
                     array[rows] = getattr(rolled, name).cpu().numpy()
                 if (i + 1) % 20 == 0 or i + 1 == chunks:
@@ -387,62 +389,3 @@ class _Fit:
 
     def _files(self, stage: str) -> dict[str, Any]:
         return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress}
-
-
-@torch.no_grad()
-def feedback_windows(
-    batches: Batches, models: Models, starts: np.ndarray, length: int, clone: int, gain: Tensor
-) -> tuple[Feedback, Tensor, Tensor]:
-    """The policies π_w of logged windows; which steps are real, and which are outlived, (B, L) each."""
-    states, actions, real, alive = batches.windows(starts, length)
-    behavior = models.behavior
-    assert behavior is not None
-    low, high = (bound.to(states.device) for bound in action_bounds(batches.dataset.spec))
-    actions = torch.where(real[..., None] > 0, actions, behavior(clone, states[:, :-1]))
-    return Feedback(behavior, clone, states, actions, gain[:, None], low, high), real, alive
-
-
-@torch.no_grad()
-def training_condition(
-    feedback: Feedback,
-    rolled: Rollout,
-    scale: ErrorScale,
-    relabelled: float,
-    jitter: float,
-    generator: torch.Generator,
-) -> Condition:
-    """What the denoiser is told in training: often the actions of a half-refined rollout, sometimes only a prefix.
-
-    A refined rollout lies between the single-step one and the truth, with an error of its own; its relabelled actions are π_w's
-    there. Trained on them, the denoiser neither trusts relabelled actions blindly nor follows their jitter, so iterating contracts.
-    """
-    rows, length, _ = rolled.actions.shape
-    device = rolled.states.device
-    expected = scale(rolled.disagreement)
-    towards = torch.rand(rows, 1, 1, generator=generator).to(device)
-    shape = (rows, 4, rolled.states.shape[-1])  # errors that are smooth along the window
-    smooth = torch.nn.functional.interpolate(
-        torch.randn(shape, generator=generator).transpose(1, 2), length, mode="linear"
-    )
-    rough = torch.randn(rows, length, shape[-1], generator=generator)
-    noise = (0.8 * smooth.transpose(1, 2) + 0.6 * rough).to(device) * jitter * expected
-    states = feedback.states.clone()
-    states[:, 1:] += (1 - towards) * (rolled.states[:, 1:] - states[:, 1:]) + towards * noise
-    again = (torch.rand(rows, 1, 1, generator=generator) < relabelled).to(device)
-    actions = torch.where(again, feedback.relabel(states[:, :-1]), rolled.actions)
-    cut = torch.randint(1, length + 1, (rows, 1), generator=generator)
-    cut = torch.where(torch.rand(rows, 1, generator=generator) < 0.1, cut, length).to(device)
-    valid = (torch.arange(length, device=device) < cut).float()
-    return condition(rolled, expected, actions, valid)
-
-
-@torch.no_grad()
-def refined_condition(feedback: Feedback, given: Condition, denoiser: Denoiser) -> Condition:
-    """Half the windows with π_w's actions on states that the denoiser, as it now is, makes of them: a further iteration."""
-    half = given.rows(slice(0, len(given.starts) // 2))
-    assert half.anchor is not None and half.scale is not None
-    sigma = torch.full((len(half.starts),), denoiser.config.sigma_max, device=given.starts.device)
-    drawn = half.anchor + half.scale * denoiser(torch.zeros_like(half.anchor), sigma, half)
-    states = torch.cat([half.starts[:, None], drawn[:, :-1, :-1]], 1)
-    again = feedback.rows(slice(0, len(half.starts))).relabel(states)
-    return given._replace(actions=torch.cat([again, given.actions[len(half.starts) :]]))

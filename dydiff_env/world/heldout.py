@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dydiff_env.world.anchors import closed_loop
 from dydiff_env.world.batches import Batches
+from dydiff_env.world.feedback import closed_loop, feedback_windows
 from dydiff_env.world.refine import RefinementConfig, refine
 from dydiff_env.world.rollout import follow
 
@@ -46,8 +46,6 @@ def held_out_fidelity(
     Returns:
         ``open_loop``: single_step and denoiser; ``closed_loop``: M0 and, for both updates, M1 … M5 (for an anchored world).
     """
-    from dydiff_env.world.fit import feedback_windows
-
     rng = np.random.default_rng(seed)
     starts = rng.choice(held_out, min(windows, len(held_out)), replace=False)
     length, models = world.horizon, world.models
@@ -74,7 +72,7 @@ def held_out_fidelity(
         feedback, real, _ = feedback_windows(
             batches, models, part, length, clone, torch.ones(len(part), device=world.device)
         )
-        rolled = closed_loop(feedback, models.dynamics, models.termination)
+        rolled = closed_loop(feedback, models)
         masks.append(real)
         for update in ("replace", "average"):
             for m in range(6):

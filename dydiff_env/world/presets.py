@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dydiff_env.errors import DyDiffError
-from dydiff_env.world.anchors import AnchorConfig
 from dydiff_env.world.behavior import BehaviorConfig
 from dydiff_env.world.denoiser import DenoiserConfig
 from dydiff_env.world.dynamics import DynamicsConfig
@@ -18,6 +17,31 @@ from dydiff_env.world.termination import TerminationConfig
 from dydiff_env.world.training import TrainingConfig
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """How the training rollouts are made.
+
+    Args:
+        windows: how many; they are rolled out once and kept on disk.
+        open_loop: share with g = 0; the others draw g uniformly from ``gain``.
+        gain: bounds of g.
+        relabelled: share of the training windows with the actions of an imitated refined rollout instead of the
+            anchor's own.
+        jitter: standard deviation of the noise of such a rollout, in units of the expected error.
+        refined: share of the batches in which half the windows have the actions of a rollout that the denoiser
+            itself has refined.
+        after_end: weight in the loss of the steps after a termination, where the truth stands still.
+    """
+
+    windows: int = 60_000
+    open_loop: float = 0.25
+    gain: tuple[float, float] = (0.5, 1.5)
+    relabelled: float = 0.4
+    jitter: float = 0.3
+    refined: float = 0.5
+    after_end: float = 0.2
 
 
 @dataclass(frozen=True)

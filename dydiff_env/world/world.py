@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,33 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
-from dydiff_env.world.anchors import ErrorScale, condition
-from dydiff_env.world.behavior import Behavior
-from dydiff_env.world.denoiser import Condition, Denoiser
-from dydiff_env.world.dynamics import Dynamics
+from dydiff_env.world import storage
+from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.error_scale import ErrorScale, condition
+from dydiff_env.world.models import Models, action_bounds
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.refine import refine
-from dydiff_env.world.reward import RewardModel
 from dydiff_env.world.rollout import Rollout, follow, rollout
 from dydiff_env.world.sampler import sample
-from dydiff_env.world.termination import TerminationModel
-from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
-from dydiff_env.world.unet import TemporalUNet
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
-SCHEMA = 1
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
 
@@ -49,33 +39,6 @@ class Transition(NamedTuple):
     rewards: Tensor  # (B,)
     terminated: Tensor  # (B,) bool
     uncertainties: Tensor  # (B,)
-
-
-def action_bounds(spec: DatasetSpec) -> tuple[Tensor, Tensor]:
-    """Lowest and highest actions, (A,) each."""
-    space = spec.action_space
-    assert isinstance(space, Box)
-    return torch.from_numpy(np.ravel(space.low).astype(np.float32)), torch.from_numpy(
-        np.ravel(space.high).astype(np.float32)
-    )
-
-
-class Models(nn.Module):
-    """The networks of a world, as one module so that they are saved and moved together."""
-
-    def __init__(self, spec: DatasetSpec, preset: Preset) -> None:
-        super().__init__()
-        o, a = spec.observation_size, spec.action_size
-        self.dynamics = Dynamics(o, a, preset.dynamics)
-        self.reward = RewardModel(o, a, preset.reward)
-        self.termination = TerminationModel(o, preset.termination)
-        self.behavior = Behavior(o, a, preset.behavior) if preset.behavior is not None else None
-        network = (
-            CausalTransformer(o, a, preset.horizon, preset.network)
-            if isinstance(preset.network, TransformerConfig)
-            else TemporalUNet(o, a, preset.network)
-        )
-        self.denoiser = Denoiser(network, preset.denoiser)
 
 
 @dataclass
@@ -398,14 +361,6 @@ class World:
         Raises:
             DyDiffError: where ``path`` exists and ``overwrite`` is False.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise DyDiffError(
-                f"{path} exists.", "Choose another folder, or pass overwrite=True (--overwrite).", usage=True
-            )
-        partial = path.with_name(path.name + ".saving")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         tensors = {f"models.{name}": value for name, value in self.models.state_dict().items()}
         tensors |= {
             "normalizer.mean": self.normalizer.mean,
@@ -414,90 +369,31 @@ class World:
             "initial_bank": torch.from_numpy(self.initial_bank),
         }
         if self.error_scale is not None:
-            tensors |= {
-                "error_scale.intercept": self.error_scale.intercept,
-                "error_scale.slope": self.error_scale.slope,
-            }
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            partial / "world.safetensors",
-        )
+            tensors["error_scale.intercept"] = self.error_scale.intercept
+            tensors["error_scale.slope"] = self.error_scale.slope
         document = {
-            "schema": SCHEMA,
             "spec": json.loads(self.spec.to_json()),
             "preset": self.preset.to_dict(),
             "record": self.record,
         }
-        (partial / "world.json").write_text(json.dumps(document, indent=1))
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
+        storage.write(Path(path), document, tensors, overwrite)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> World:
         """Read a world that :meth:`save` wrote. Reads JSON and safetensors only: no code runs.
 
         Raises:
-            DyDiffError: where the folder is missing, incomplete, damaged, or of a newer schema.
+            DyDiffError: where the folder is missing, incomplete, damaged, or of another schema.
         """
-        path = Path(path)
-        if not (path / "world.json").is_file():
-            raise DyDiffError(
-                f"{path} is not a world (it has no world.json).",
-                "Make one with: dydiff-env fit --dataset ID --out WORLD.",
-            )
-        again = "The folder is damaged or incomplete; fit the world again, or copy it whole."
-        try:
-            document = json.loads((path / "world.json").read_text())
-            if document["schema"] > SCHEMA:
-                raise DyDiffError(
-                    f"{path} has schema {document['schema']}, this version reads up to {SCHEMA}.",
-                    "Update dydiff-env.",
-                )
+        with storage.readable(Path(path)):
+            document, tensors = storage.read(Path(path))
             spec = DatasetSpec.from_json(json.dumps(document["spec"]))
             preset = Preset.from_dict(document["preset"])
             models = Models(spec, preset)
-            tensors = load_file(path / "world.safetensors")
-            models.load_state_dict(
-                {name[7:]: value for name, value in tensors.items() if name.startswith("models.")}
-            )
-            scale = (
-                ErrorScale(
-                    tensors["error_scale.intercept"].to(device), tensors["error_scale.slope"].to(device)
-                )
-                if "error_scale.slope" in tensors
-                else None
-            )
+            models.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("models.")})
+            scale = None
+            if "error_scale.slope" in tensors:
+                scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
             normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
-            if not all(
-                math.isfinite(float(value.abs().max()))
-                for name, value in tensors.items()
-                if value.numel() and not name.endswith("threshold")
-            ):
-                raise DyDiffError(f"{path} holds numbers that are not finite.", again)
-            return cls(
-                spec,
-                preset,
-                models.to(device),
-                normalizer,
-                scale,
-                tensors["start_bank"].numpy(),
-                tensors["initial_bank"].numpy(),
-                document.get("record", {}),
-            )
-        except DyDiffError:
-            raise
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-            AttributeError,
-            AssertionError,
-        ) as error:
-            reason = str(error).splitlines()[0][:120] if str(error) else ""
-            raise DyDiffError(
-                f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", again
-            ) from error
+            banks = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
+            return cls(spec, preset, models.to(device), normalizer, scale, *banks, document.get("record", {}))

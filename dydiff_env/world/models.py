@@ -1,0 +1,45 @@
+"""The networks of a world, together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.world.behavior import Behavior
+from dydiff_env.world.denoiser import Denoiser
+from dydiff_env.world.dynamics import Dynamics
+from dydiff_env.world.presets import Preset
+from dydiff_env.world.reward import RewardModel
+from dydiff_env.world.termination import TerminationModel
+from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
+from dydiff_env.world.unet import TemporalUNet
+
+
+def action_bounds(spec: DatasetSpec) -> tuple[Tensor, Tensor]:
+    """Lowest and highest actions, (A,) each."""
+    space = spec.action_space
+    assert isinstance(space, Box)
+    return torch.from_numpy(np.ravel(space.low).astype(np.float32)), torch.from_numpy(
+        np.ravel(space.high).astype(np.float32)
+    )
+
+
+class Models(nn.Module):
+    """The networks of a world, as one module so that they are saved and moved together."""
+
+    def __init__(self, spec: DatasetSpec, preset: Preset) -> None:
+        super().__init__()
+        o, a = spec.observation_size, spec.action_size
+        self.dynamics = Dynamics(o, a, preset.dynamics)
+        self.reward = RewardModel(o, a, preset.reward)
+        self.termination = TerminationModel(o, preset.termination)
+        self.behavior = Behavior(o, a, preset.behavior) if preset.behavior is not None else None
+        network = (
+            CausalTransformer(o, a, preset.horizon, preset.network)
+            if isinstance(preset.network, TransformerConfig)
+            else TemporalUNet(o, a, preset.network)
+        )
+        self.denoiser = Denoiser(network, preset.denoiser)
