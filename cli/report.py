@@ -40,5 +40,5 @@ def report(
         if json:
             emit(document, True)
             return
-        shown = ", ".join(f"{n} {name[:-1] if n == 1 else name}" for name, n in document.items() if isinstance(n, int) and n)
+        shown = ", ".join(f"{name} {n}" for name, n in document.items() if isinstance(n, int) and n)
         console.print(f"[bold]{out}[/]: {shown}. Open it in a browser; it needs nothing else.", highlight=False, soft_wrap=True)

@@ -31,9 +31,17 @@ def figure(x: str, y: str, log: bool = False, height: int = 340) -> go.Figure:
     made.update_xaxes(title_text=x, zeroline=False, gridcolor="#888", title_standoff=8)
     made.update_yaxes(title_text=y, zeroline=False, gridcolor="#888", title_standoff=8)
     if log:
-        ticks = [digit * 10.0**power for power in range(-9, 6) for digit in (1, 2, 5)]
-        made.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+        made.update_yaxes(type="log")
     return made
+
+
+def plain_ticks(made: go.Figure) -> None:
+    """Plain numbers on a logarithmic axis, as many as its range has room for."""
+    values = [value for trace in made.data for value in trace.y if value > 0]
+    span = np.log10(max(values) / min(values)) if values else 0.0
+    digits = (1,) if span > 3 else (1, 2, 5) if span > 0.9 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    ticks = [digit * 10.0**power for power in range(-12, 7) for digit in digits]
+    made.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def tint(colour: str, opacity: float) -> str:
@@ -44,7 +52,7 @@ def tint(colour: str, opacity: float) -> str:
 
 def line(into: go.Figure, name: str, x: Sequence[float], y: Sequence[float], colour: str, **style: Any) -> None:
     """One named line with a mark at each point."""
-    trace = {key: style.pop(key) for key in ("mode", "opacity", "showlegend") if key in style}
+    trace = {key: style.pop(key) for key in ("mode", "opacity", "showlegend", "legendgroup") if key in style}
     into.add_scatter(
         x=list(x),
         y=list(y),
@@ -84,6 +92,7 @@ def open_loop(fidelity: dict[str, Any]) -> Chart:
     made = figure("step of the rollout", ERROR, log=True)
     for key, name, colour in (("single_step", "single-step model", ORANGE), ("denoiser", "denoiser", BLUE)):
         line(made, name, *horizons(fidelity["open_loop"][key]), colour)
+    plain_ticks(made)
     return Chart(
         made,
         "Open loop: the logged actions, blindly. How far the dreamt state is from the logged one at a step, over "
@@ -103,6 +112,7 @@ def closed_loop(fidelity: dict[str, Any], chosen: str) -> Chart:
     if chosen in results and chosen != "M0":
         line(made, f"{chosen}, the world's own", *horizons(results[chosen]), BLUE, width=3)
     made.update_layout(showlegend=True)
+    plain_ticks(made)
     return Chart(
         made,
         "Closed loop: a policy that reacts to the dreamt states, against the logged episode it would have met. "
@@ -126,6 +136,7 @@ def against_m(fidelity: dict[str, Any], chosen: str) -> Chart:
             marker={"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": RED, "width": 2.5}},
         )
     made.update_xaxes(dtick=1)
+    plain_ticks(made)
     return Chart(
         made,
         "Closed-loop error over all steps against M. “replace”: the denoiser's sample becomes the states; "
@@ -142,6 +153,7 @@ def simulator(policies: dict[str, Any]) -> list[Chart]:
         line(alive, name, steps, [result[f"M{m}"]["survival"] for m in steps], colour)
         line(alive, f"{name}, really", steps, [result["real"]["survival"]] * len(steps), colour,
              dash="dot", mode="lines")  # fmt: skip
+    plain_ticks(error)
     for made in (error, alive):
         made.update_xaxes(dtick=1)
     return [

@@ -24,7 +24,7 @@ def groups(paths: list[Path]) -> dict[str, list[Log]]:
         log = read_log(path)
         if log:
             found.setdefault(SEED.sub("", name) or name, []).append(log)
-    return found
+    return dict(sorted(found.items()))
 
 
 def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
@@ -42,7 +42,7 @@ def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
         for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
             for i, log in enumerate(logs):
                 x, y = _points(log, column)
-                line(made, name if len(logs) == 1 else f"{name}, run {i + 1}", x, y, colour, mode="lines")
+                line(made, name, x, y, colour, mode="lines", legendgroup=name, showlegend=i == 0, width=1.5)
         made.update_layout(showlegend=True)
         if any(trace.y for trace in made.data):
             parts.append(Chart(made, f"The {what} at each row of the log."))
