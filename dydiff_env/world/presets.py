@@ -35,7 +35,7 @@ class AnchorConfig:
         after_end: weight in the loss of the steps after a termination, where the truth stands still.
     """
 
-    windows: int = 60_000
+    windows: int = 40_000
     open_loop: float = 0.25
     gain: tuple[float, float] = (0.5, 1.5)
     relabelled: float = 0.4
@@ -59,13 +59,13 @@ class Preset:
     dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4))
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=16_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000
+            steps=10_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
     reward_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=6_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
+            steps=5_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
         )
     )
     termination: TerminationConfig = field(default_factory=TerminationConfig)
@@ -76,7 +76,7 @@ class Preset:
     )
     behavior: BehaviorConfig | None = field(default_factory=BehaviorConfig)
     behavior_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=3_000, batch=512, learning_rate=1e-3, evaluate_every=500)
+        default_factory=lambda: TrainingConfig(steps=2_000, batch=512, learning_rate=1e-3, evaluate_every=500)
     )
     anchors: AnchorConfig | None = field(default_factory=AnchorConfig)
     network: TransformerConfig | UNetConfig = field(default_factory=TransformerConfig)
@@ -87,7 +87,7 @@ class Preset:
     )
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=4_500, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+            steps=3_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
         )
     )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
