@@ -4,12 +4,15 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test demo lint types tests clean
+.PHONY: test demo embedded lint types tests clean
 
 test: lint types tests
 
 demo: $(STAMP)
 	$(BIN)/dydiff-env demo --out demo --overwrite
+
+embedded: $(STAMP)
+	$(BIN)/python benchmarks/build_embedded.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,32 +1,43 @@
-"""``dydiff-env evaluate``: a policy's returns, in the real environment or in the dream."""
+"""``dydiff-env evaluate``: policies' returns, in the real environment, in a dream, or in both to compare them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from dydiff_env.agents.agent import read_checkpoint
-from dydiff_env.cli.common import Debug, Device, Json, Seed, emit, pick_device, reporting
-from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.data.simulator import make_env
+from dydiff_env.cli.common import Debug, Device, Json, Seed, console, emit, pick_device, reporting
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import Episodes, environment_of, evaluate_returns
-from dydiff_env.policies.loader import load_policy
-from dydiff_env.world.world import World
+
+if TYPE_CHECKING:
+    from dydiff_env.data.dataset import DatasetSpec
+    from dydiff_env.evaluation.scores import Episodes
 
 
 def evaluate(
-    policy: Annotated[str, typer.Option(help="Any checkpoint that `export` takes, or random.")],
+    policy: Annotated[
+        list[str],
+        typer.Option(help="Any checkpoint that `export` takes, random, or demo. Several make a ranking."),
+    ],
     env: Annotated[str | None, typer.Option(help="Real environment; default: the checkpoint's own.")] = None,
-    world: Annotated[Path | None, typer.Option(help="Evaluate in the dream of this world instead.")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    horizon: Annotated[int, typer.Option(min=1, help="Longest dream, steps.")] = 1000,
+    world: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate in the dream of this world; with --env in both, and compare."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many, of each policy.")] = 10,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Longest dream, steps; the environment's own limit by default.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic/--stochastic", help="The policy's mode.")
     ] = True,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw dreamt against real returns here; needs --world and --env.")
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Allow checkpoints whose loading can run code.")
     ] = False,
@@ -36,38 +47,116 @@ def evaluate(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Mean return with its 95 % bootstrap interval."""
+    """Mean return with its 95 % bootstrap interval.
+
+    [bold]dydiff-env evaluate --policy ckpt.pt --episodes 20[/]
+
+    [bold]dydiff-env evaluate --policy a.pt --policy b.pt --world world/ --env Hopper-v5 --plot ope.png[/]
+    """
     with reporting(debug):
-        if env and world:
-            raise DyDiffError("Both --env and --world are given.", "Choose one.", usage=True)
+        if plot and not (env and world):
+            raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
+        from dydiff_env.evaluation.ope import rank
+        from dydiff_env.evaluation.scores import environment_of, evaluate_returns
+        from dydiff_env.policies.loader import load_policy
+        from dydiff_env.world.world import World
+
         target = pick_device(device)
         dreams = World.load(world, target) if world else None
         spec = dreams.spec if dreams else _spec(policy, env)
-        loaded = load_policy(policy, spec, trust=trust, vecnormalize=vecnormalize, device=str(target))
+        policies = {
+            name: load_policy(name, spec, trust=trust, vecnormalize=vecnormalize, device=str(target))
+            for name in policy
+        }
+        dreamt: dict[str, Episodes] | None = None
+        real: dict[str, Episodes] | None = None
         if dreams:
-            starts = dreams.sample_starts(episodes, seed=seed, kind="initial")
-            rollouts = dreams.dream(
-                loaded, starts, horizon, iterations, deterministic=deterministic, seed=seed
+            dreamt = rank(
+                dreams,
+                policies,
+                episodes,
+                horizon=horizon,
+                iterations=iterations,
+                deterministic=deterministic,
+                seed=seed,
             )
-            found = Episodes(rollouts.returns, rollouts.lengths)
-        else:
-            found = evaluate_returns(
-                loaded, env or environment_of(spec), episodes, seed=seed, deterministic=deterministic
-            )
-        emit(
-            {**found.document(spec), "in": f"world {world}" if world else env or environment_of(spec).id},
-            json,
+        if env or not dreams:
+            own = environment_of(spec) if spec.env_spec else None
+            # The data's own environment is made as it was there, its options included.
+            where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
+            real = {
+                name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic)
+                for name, one in policies.items()
+            }
+        place = f"world {world}" if dreamt else env or environment_of(spec).id
+        if len(policies) == 1 and (dreamt is None or real is None):
+            found = next(iter((dreamt or real or {}).values()))
+            emit({**found.document(spec), "in": place}, json)
+            return
+        document = _ranking(dreamt, real, plot) | {
+            "in": f"{place} and {env}" if dreamt and real else place,
+            "episodes": episodes,
+        }
+        emit(document, True) if json else _show(document)
+
+
+def _ranking(
+    dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, plot: Path | None
+) -> dict[str, Any]:
+    """One row a policy, best first by the dream where there is one; how both agree where there are both."""
+    from dydiff_env.evaluation.ope import agreement, plot_agreement, table
+
+    document: dict[str, Any] = {"policies": table(dreamt, real)}
+    if dreamt and real:
+        if len(real) > 1:
+            document["agreement"] = asdict(agreement(dreamt, real))
+        if plot:
+            plot_agreement(dreamt, real, plot)
+            document["plot"] = str(plot)
+    return document
+
+
+def _show(document: dict[str, Any]) -> None:
+    table = Table(title=f"Returns of {document['episodes']} episodes each, in {document['in']}")
+    table.add_column("policy")
+    places = [place for place in ("dream", "real") if f"{place}_return" in document["policies"][0]]
+    for place in places:
+        table.add_column(place, justify="right")
+        table.add_column("95 % interval", justify="right")
+        table.add_column("length", justify="right")
+    for row in document["policies"]:
+        cells = [str(row["policy"])]
+        for place in places:
+            low, high = row[f"{place}_ci"]
+            cells += [f"{row[f'{place}_return']:.1f}", f"{low:.1f} to {high:.1f}", f"{row[f'{place}_length']:.0f}"]
+        table.add_row(*cells)
+    console.print(table)
+    if "agreement" in document:
+        found = document["agreement"]
+        console.print(
+            f"Rank correlation {found['spearman']:.2f}; regret@1 {found['regret']:.1%} and mean absolute error "
+            f"{found['mean_absolute_error']:.1%} of the real range, {found['real_range']:.1f}.",
+            highlight=False,
         )
+    if "plot" in document:
+        console.print(f"Plot: [bold]{document['plot']}[/]", soft_wrap=True)
 
 
-def _spec(policy: str, env: str | None) -> DatasetSpec:
-    """Spaces and reference scores: the agent checkpoint's own, else the environment's."""
-    own = _spec_of_agent(policy)
-    if own is not None and (env is None or (own.env_spec and environment_of(own).id == env)):
-        return own
+def _spec(policies: list[str], env: str | None) -> DatasetSpec:
+    """Spaces and reference scores: the first agent checkpoint's own, else the environment's."""
+    from dydiff_env.data.dataset import DatasetSpec
+    from dydiff_env.data.simulator import make_env
+    from dydiff_env.evaluation.scores import environment_of
+
+    for policy in policies:
+        own = _spec_of_agent(policy)
+        if own is not None and (env is None or (own.env_spec and environment_of(own).id == env)):
+            return own
     if env is None:
         raise DyDiffError(
-            f"{policy} does not say which environment it belongs to.", "Give --env or --world.", usage=True
+            f"{policies[0]} does not say which environment it belongs to.",
+            "Give --env or --world.",
+            usage=True,
         )
     made = make_env(env)
     spec = DatasetSpec(made.observation_space, made.action_space, made.spec.to_json() if made.spec else None)
@@ -76,6 +165,12 @@ def _spec(policy: str, env: str | None) -> DatasetSpec:
 
 
 def _spec_of_agent(policy: str) -> DatasetSpec | None:
+    import dydiff_env.embedded as embedded
+    from dydiff_env.agents.agent import read_checkpoint
+    from dydiff_env.data.dataset import DatasetSpec
+
+    if policy == embedded.NAME and not Path(policy).exists():
+        return embedded.spec()
     try:
         return DatasetSpec.from_json(read_checkpoint(policy)["spec"])
     except DyDiffError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,13 +18,13 @@ def export(
     policy: Annotated[
         str,
         typer.Option(
-            help="An agent .pt, TorchScript, .pt2, SB3 .zip, .d3, .onnx, module:callable, random or behavior."
+            help="An agent .pt, TorchScript, .pt2, SB3 .zip, .d3, .onnx, module:callable, random, behavior or demo."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The Minari folder to make.")],
     world: Annotated[
         Path | None,
-        typer.Option(help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, or ./world."),
+        typer.Option(help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, ./world, or the embedded maze."),
     ] = None,
     trajectories: Annotated[
         int | None, typer.Option(help="Rollouts kept in all; one round's by default.", rich_help_panel=DREAM)
@@ -84,6 +84,8 @@ def export(
 ) -> None:
     """Write a policy's refined, filtered rollouts in a world as a Minari dataset.
 
+    [bold]dydiff-env export --policy demo --out syn.minari[/]     (the embedded maze, nothing else needed)
+
     [bold]dydiff-env export --policy ckpt.pt --out syn.minari[/]
 
     [bold]dydiff-env export --policy sac.zip --trust --world world/ --trajectories 10000 --out syn.minari[/]
@@ -120,17 +122,26 @@ def export(
 
 
 def find_world(policy: str, world: Path | None = None) -> Path:
-    """The world folder to dream in: the given one, the checkpoint's, $DYDIFF_ENV_WORLD, or ./world.
+    """The world folder to dream in: the given one, the checkpoint's, $DYDIFF_ENV_WORLD, ./world, or the embedded one.
+
+    The embedded one is for its own policy and for agents of ours with the same spaces.
 
     Raises:
         DyDiffError: where there is none.
     """
     if world is not None:
         return world
-    named = _named_world(policy)
+    import dydiff_env.embedded as embedded
+
+    if policy == embedded.NAME and not Path(policy).exists():
+        return embedded.WORLD
+    agent = _agent(policy)
+    named = None if agent is None else agent["world"]
     for candidate in (named, os.environ.get("DYDIFF_ENV_WORLD"), "world"):
         if candidate and (Path(candidate) / "world.json").is_file():
             return Path(candidate)
+    if agent is not None and embedded.suits(agent["spec"]):
+        return embedded.WORLD
     places = [f"{named} (named in the checkpoint)"] if named else []
     raise DyDiffError(
         f"No world found: looked at {', '.join([*places, '$DYDIFF_ENV_WORLD', './world'])}.",
@@ -139,8 +150,9 @@ def find_world(policy: str, world: Path | None = None) -> Path:
     )
 
 
-def _named_world(policy: str) -> str | None:
-    """The world folder that an agent checkpoint of ours names, if this is one; a missing file is an error."""
+def _agent(policy: str) -> dict[str, Any] | None:
+    """The world and spec that an agent checkpoint of ours names, if this is one; a missing file is an error."""
+    from dydiff_env.data.dataset import DatasetSpec
     from dydiff_env.policies.agent import read_checkpoint
     from dydiff_env.policies.kinds import file_kind
 
@@ -148,5 +160,5 @@ def _named_world(policy: str) -> str | None:
         return None
     if file_kind(Path(policy)) != "agent":
         return None
-    named: str | None = read_checkpoint(Path(policy)).get("world")
-    return named
+    checkpoint = read_checkpoint(Path(policy))
+    return {"world": checkpoint.get("world"), "spec": DatasetSpec.from_json(checkpoint["spec"])}

@@ -195,9 +195,8 @@ def test_bad_actions_are_refused(tiny_world, action) -> None:
 
 def test_bad_options_are_named(tiny_world, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DYDIFF_ENV_WORLD", raising=False)
-    with pytest.raises(DyDiffError, match="No world was given"):
-        make(None)
+    with pytest.raises(DyDiffError, match="nowhere is not a world"):
+        make("nowhere")
     for options in (
         {"horizon": 0},
         {"iterations": -1},
@@ -306,6 +305,18 @@ def test_sb3_trains_in_it(tiny_world) -> None:
     model = PPO("MlpPolicy", make(tiny_world), n_steps=128, batch_size=64, n_epochs=2, device="cpu", seed=0)
     model.learn(256)
     assert model.num_timesteps == 256
+
+
+@pytest.mark.parametrize("name", ["SAC", "TQC"])
+def test_off_policy_algorithms_train_in_it(tiny_world, name: str) -> None:
+    import sb3_contrib
+    import stable_baselines3
+
+    algorithm = getattr(stable_baselines3, name, None) or getattr(sb3_contrib, name)
+    env = UncertaintyPenalty(make(tiny_world, policy=Push(), horizon=10))
+    model = algorithm("MlpPolicy", env, learning_starts=40, batch_size=32, policy_kwargs={"net_arch": [32]}, device="cpu", seed=0)
+    model.learn(60)
+    assert model.num_timesteps == 60 and model._n_updates == 20
 
 
 def test_sb3_trains_in_batched_dreams(tiny_world) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
+from typer.testing import CliRunner
 
+from dydiff_env.cli.app import app
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import (
     agreement,
@@ -67,3 +71,23 @@ def test_agreement_of_known_numbers() -> None:
     found = agreement(dreamt, real)
     assert found.spearman == pytest.approx(0.5) and found.regret == pytest.approx(0.5)
     assert found.mean_absolute_error == pytest.approx((10 + 40 + 20) / 300)
+
+
+def test_the_command_ranks_policies_and_compares_with_reality(tiny_world_path, tmp_path, monkeypatch) -> None:
+    def run(*words: object) -> dict:
+        result = CliRunner().invoke(app, ["evaluate", *map(str, words), "--device", "cpu", "--json"])
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    (tmp_path / "still.py").write_text("def act(observations):\n    return 0 * observations[:, :3]\n")
+    monkeypatch.chdir(tmp_path)
+    several = ["--policy", "random", "--policy", "still:act", "--episodes", 2]
+    dreamt = run(*several, "--world", tiny_world_path, "--horizon", 20)
+    returns = [row["dream_return"] for row in dreamt["policies"]]
+    assert returns == sorted(returns, reverse=True) and len(returns) == 2 and "agreement" not in dreamt
+    both = run(*several, "--world", tiny_world_path, "--env", "Hopper-v5", "--horizon", 20, "--plot", tmp_path / "ope.png")
+    assert {row["policy"] for row in both["policies"]} == {"random", "still:act"}
+    assert set(both["agreement"]) == {"spearman", "regret", "mean_absolute_error", "real_range"}
+    assert (tmp_path / "ope.png").stat().st_size > 1000
+    real = run(*several, "--env", "Hopper-v5")
+    assert all("real_length" in row and "dream_return" not in row for row in real["policies"])

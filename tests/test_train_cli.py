@@ -111,7 +111,7 @@ def test_an_output_is_not_replaced_unless_asked(hopper_folder, tmp_path):
     (("train", "bc", "--dataset", "DATA", "--out", "OUT", "--synthetic", "DATA", "--real-ratio", 2), 2, "ratio"),
     (("evaluate", "--policy", "OUT"), 2, "--env"),
     (("evaluate", "--policy", "random", "--env", "Hoper-v5"), 1, "Hoper"),
-    (("evaluate", "--policy", "random", "--env", "Hopper-v5", "--world", "w"), 2, "Choose one"),
+    (("evaluate", "--policy", "random", "--env", "Hopper-v5", "--plot", "ope.png"), 2, "--world"),
 ])  # fmt: skip
 def test_mistakes_end_in_one_line_and_its_fix(arguments, code, words, hopper_folder, tmp_path):
     names = {"DATA": hopper_folder, "OUT": tmp_path / "ckpt.pt"}

@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from dydiff_env.envs.dreams import Dreams
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
-from dydiff_env.envs.rendering import Renderer, make_renderer
+from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
@@ -35,12 +35,12 @@ class DyDiffDreamEnv(gym.Env):
     (this action left the plan), ``window_step`` (which step of its window this was).
 
     Args:
-        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``.
+        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``, else the embedded maze.
         policy: anything ``as_policy`` takes, or None.
         horizon: steps until truncation; None for the world's window. Longer ones chain windows.
         iterations: refinements M; None for the world's own.
         start: "dataset" or "initial".
-        render_mode: "rgb_array" or None.
+        render_mode: "rgb_array" or None; through ``gym.make`` also "human".
         device: where a world that is loaded runs.
 
     Raises:
@@ -65,6 +65,7 @@ class DyDiffDreamEnv(gym.Env):
         self.observation_space = self.world.spec.observation_space
         self.action_space = self.world.spec.action_space
         self._over = True
+        self._uncertainty = 0.0  # of the last transition
         self._renderer: Renderer | None = None
 
     def reset(
@@ -80,7 +81,7 @@ class DyDiffDreamEnv(gym.Env):
         else:
             starts = self.world.sample_starts(1, int(self.np_random.integers(2**31)), self.start)
         self.dreams.begin(ROW, starts)
-        self._over = False
+        self._over, self._uncertainty = False, 0.0
         if self._renderer is not None:
             self._renderer.begin(self.dreams.current[0])
         return self._observation(self.dreams.current[:1]), {}
@@ -102,8 +103,9 @@ class DyDiffDreamEnv(gym.Env):
             "replanned": bool(step.replanned[0]),
             "window_step": int(step.window_steps[0]),
         }
+        self._uncertainty = info["uncertainty"]
         if self._renderer is not None:
-            self._renderer.advance(step.observations[0], info["uncertainty"])
+            self._renderer.advance(step.observations[0])
         return self._observation(step.observations), float(step.rewards[0]), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
@@ -113,7 +115,7 @@ class DyDiffDreamEnv(gym.Env):
         if self._renderer is None:
             self._renderer = make_renderer(self.world)
             self._renderer.begin(self.dreams.current[0])
-        return self._renderer.frame()
+        return overlay(self._renderer.frame(), self._uncertainty)
 
     def close(self) -> None:
         """Close the renderer."""

@@ -17,7 +17,8 @@ from dydiff_env.envs.interface import structured
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.world import World
 
-DREAM = np.array([196, 64, 196], np.uint8)  # frame and bar of every dreamt picture
+DREAM = np.array([196, 64, 196], np.uint8)  # frame of every dreamt picture
+REAL = np.array([110, 110, 110], np.uint8)  # and of a real one beside it
 SIDE = 480  # pixels
 
 
@@ -27,11 +28,11 @@ class Renderer(Protocol):
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
 
-    def advance(self, state: np.ndarray, uncertainty: float) -> None:
-        """It has gone to ``state`` (O,) by a transition of that uncertainty."""
+    def advance(self, state: np.ndarray) -> None:
+        """It has gone to ``state`` (O,)."""
 
     def frame(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
+        """(H, W, 3) uint8, without the marks of a dream."""
 
     def close(self) -> None:
         """Free windows and contexts."""
@@ -83,14 +84,14 @@ class MujocoRenderer:
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.state, self.uncertainty = state, 0.0
+        self.state = state
         self.offset = np.zeros(self.skipped)
 
-    def advance(self, state: np.ndarray, uncertainty: float) -> None:
+    def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""
         speed = (self._velocity(self.state) + self._velocity(state)) / 2
         self.offset = self.offset + speed[: self.skipped] * self.env.unwrapped.dt  # type: ignore[attr-defined]
-        self.state, self.uncertainty = state, uncertainty
+        self.state = state
 
     def frame(self) -> np.ndarray:
         """(H, W, 3) uint8."""
@@ -98,7 +99,7 @@ class MujocoRenderer:
         position = np.concatenate([self.offset, self.state[: self.positions - self.skipped]])
         base.set_state(position.astype(np.float64), self._velocity(self.state).astype(np.float64))
         with headless():
-            return overlay(np.asarray(self.env.render()), self.uncertainty)
+            return np.asarray(self.env.render())
 
     def close(self) -> None:
         """Close the source environment."""
@@ -124,16 +125,14 @@ class MazeRenderer:
         colors = np.where(walls[..., None], np.uint8(90), np.uint8(245))
         self.ground = np.repeat(np.repeat(colors, self.cell, 0), self.cell, 1).repeat(3, 2)
         self.path: list[np.ndarray] = []
-        self.uncertainty = 0.0
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.path, self.uncertainty = [state], 0.0
+        self.path = [state]
 
-    def advance(self, state: np.ndarray, uncertainty: float) -> None:
+    def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""
         self.path.append(state)
-        self.uncertainty = uncertainty
 
     def frame(self) -> np.ndarray:
         """(H, W, 3) uint8."""
@@ -143,7 +142,7 @@ class MazeRenderer:
         for place in states["achieved_goal"][:-1]:
             self._disc(picture, place, 0.06, (120, 150, 220))
         self._disc(picture, states["achieved_goal"][-1], 0.15, (30, 80, 200))
-        return overlay(picture, self.uncertainty)
+        return picture
 
     def close(self) -> None:
         """Nothing is open."""
@@ -167,16 +166,14 @@ class NumbersRenderer:
     def __init__(self, world: World) -> None:
         self.mean, self.std = world.normalizer.mean.cpu().numpy(), world.normalizer.std.cpu().numpy()
         self.path: list[np.ndarray] = []
-        self.uncertainty = 0.0
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.path, self.uncertainty = [state], 0.0
+        self.path = [state]
 
-    def advance(self, state: np.ndarray, uncertainty: float) -> None:
+    def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""
         self.path.append(state)
-        self.uncertainty = uncertainty
 
     def frame(self) -> np.ndarray:
         """(H, W, 3) uint8: the last 120 states."""
@@ -187,22 +184,24 @@ class NumbersRenderer:
         columns = np.full((len(self.mean), 120, 3), 235, np.uint8)
         columns[:, : heat.shape[1]] = (255 * (1 - fade)).astype(np.uint8)
         height = max(SIDE // len(columns), 2)
-        return overlay(columns.repeat(height, 0).repeat(SIDE // 120, 1), self.uncertainty)
+        return columns.repeat(height, 0).repeat(SIDE // 120, 1)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def overlay(picture: np.ndarray, uncertainty: float) -> np.ndarray:
-    """Frame a picture in purple, the mark of a dream, with a bar below as long as the transition was uncertain.
+def overlay(picture: np.ndarray, uncertainty: float | None) -> np.ndarray:
+    """Frame a picture: purple, the mark of a dream, with a bar below as long as the transition was uncertain.
 
     The bar's length is the square root of the disagreement; full, the ensemble disagrees by one standard deviation
-    of the data.
+    of the data. Without an uncertainty the frame is grey and has no bar: reality.
     """
     framed = np.pad(picture, ((6, 18), (6, 6), (0, 0)))
-    framed[:6] = framed[-18:] = framed[:, :6] = framed[:, -6:] = DREAM
-    framed[-13:-5, 6:-6] = 40
-    framed[-13:-5, 6 : 6 + round(picture.shape[1] * min(max(uncertainty, 0.0), 1.0) ** 0.5)] = (255, 200, 40)
+    framed[:6] = framed[-18:] = framed[:, :6] = framed[:, -6:] = REAL if uncertainty is None else DREAM
+    if uncertainty is not None:
+        full = round(picture.shape[1] * min(max(uncertainty, 0.0), 1.0) ** 0.5)
+        framed[-13:-5, 6:-6] = 40
+        framed[-13:-5, 6 : 6 + full] = (255, 200, 40)
     return framed
 
 

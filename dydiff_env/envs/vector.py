@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from dydiff_env.envs.dream import check_start, make_dreams
 from dydiff_env.envs.dreams import Steps
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
-from dydiff_env.envs.rendering import Renderer, make_renderer
+from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.world.world import World
 
@@ -64,6 +64,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self._over = np.ones(num_envs, bool)
         self._begun = False
         self._renderers: list[Renderer] = []
+        self._uncertainties = np.zeros(num_envs)  # of each row's last transition
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -85,6 +86,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         if options is not None and "observation" in options:
             starts = flat_starts(self.single_observation_space, options["observation"], self.num_envs)
             self.dreams.begin(rows, starts[rows])
+            self._clear(rows)
         else:
             self._begin(rows)
         self._over[rows] = False
@@ -129,7 +131,10 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             self._renderers = [make_renderer(self.world) for _ in range(self.num_envs)]
             for renderer, state in zip(self._renderers, self.dreams.current, strict=True):
                 renderer.begin(state)
-        return tuple(renderer.frame() for renderer in self._renderers)
+        return tuple(
+            overlay(renderer.frame(), float(uncertainty))
+            for renderer, uncertainty in zip(self._renderers, self._uncertainties, strict=True)
+        )
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the renderers."""
@@ -147,6 +152,11 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             starts = np.concatenate([self.world.sample_starts(1, seed, self.start) for seed in seeds])
             self.dreams.prepare(fresh, starts)
         self.dreams.begin_prepared(rows)
+        self._clear(rows)
+
+    def _clear(self, rows: np.ndarray) -> None:
+        """Start the pictures of new dreams."""
+        self._uncertainties[rows] = 0.0
         for row in rows if self._renderers else ():
             self._renderers[row].begin(self.dreams.current[row])
 
@@ -188,9 +198,10 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         return infos
 
     def _draw(self, rows: np.ndarray, step: Steps) -> None:
+        self._uncertainties[rows] = step.uncertainties
         if self._renderers:
             for i, row in enumerate(rows):
-                self._renderers[row].advance(step.observations[i], float(step.uncertainties[i]))
+                self._renderers[row].advance(step.observations[i])
 
     def _mask(self, mask: Any) -> np.ndarray:
         if mask is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import dydiff_env.embedded as embedded
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.world import World
 
@@ -13,19 +14,20 @@ def find_world(world: World | str | Path | None, device: str = "cpu") -> World:
     """The world itself, the one at a path, or the one that is set up here.
 
     Args:
-        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``.
+        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``, else the embedded maze.
         device: where a world that is loaded runs.
 
     Raises:
-        DyDiffError: when there is none, or it cannot be read.
+        DyDiffError: when it cannot be read.
     """
     if isinstance(world, World):
         return world
     if world is None:
-        world = os.environ.get("DYDIFF_ENV_WORLD") or "world"
-        if not Path(world).is_dir():
+        named = os.environ.get("DYDIFF_ENV_WORLD")
+        if named and not Path(named).is_dir():
             raise DyDiffError(
-                f"No world was given, and {world} is not one.",
-                "Pass world=PATH, set DYDIFF_ENV_WORLD, or make one: dydiff-env fit --dataset ID --out world.",
+                f"$DYDIFF_ENV_WORLD is {named}, which is no folder.",
+                "Set it to a world, pass world=PATH, or unset it.",
             )
+        world = named or ("world" if Path("world", "world.json").is_file() else embedded.WORLD)
     return World.load(world, device=device)

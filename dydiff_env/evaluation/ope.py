@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -126,23 +127,51 @@ def agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes]) -> A
 
 
 def table(
-    dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes] | None = None
+    dreamt: Mapping[str, Episodes] | None, real: Mapping[str, Episodes] | None = None
 ) -> list[dict[str, object]]:
-    """One row a policy: mean dreamt return with its 95 % bootstrap interval over starts, length, real return."""
+    """One row a policy, best first: mean return with its 95 % bootstrap interval over starts, and length, dreamt and real.
+
+    What is None is left out; the order is the dream's where there is one.
+    """
+    found = {place: returns for place, returns in (("dream", dreamt), ("real", real)) if returns is not None}
+    leading = next(iter(found.values()))
     rows: list[dict[str, object]] = []
-    for name, found in dreamt.items():
-        low, high = bootstrap_interval(found.returns)
-        row: dict[str, object] = {
-            "policy": name,
-            "dream_return": float(found.returns.mean()),
-            "dream_ci": [low, high],
-            "dream_length": float(found.lengths.mean()),
-        }
-        if real is not None:
-            low, high = bootstrap_interval(real[name].returns)
-            row |= {"real_return": float(real[name].returns.mean()), "real_ci": [low, high]}
+    for name in sorted(leading, key=lambda name: -leading[name].returns.mean()):
+        row: dict[str, object] = {"policy": name}
+        for place, returns in found.items():
+            row[f"{place}_return"] = float(returns[name].returns.mean())
+            row[f"{place}_ci"] = list(bootstrap_interval(returns[name].returns))
+            row[f"{place}_length"] = float(returns[name].lengths.mean())
         rows.append(row)
     return rows
+
+
+def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes], path: Path) -> None:
+    """Draw real against dreamt mean returns, one point a policy with its 95 % intervals, as a picture at ``path``.
+
+    Raises:
+        DyDiffError: without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DyDiffError("Plots need matplotlib.", "pip install 'dydiff-env[report]'") from error
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    for name in dreamt:
+        x, y = real[name].returns, dreamt[name].returns
+        spread = [
+            np.abs(np.array(bootstrap_interval(values)) - values.mean())[:, None] for values in (x, y)
+        ]
+        axes.errorbar(x.mean(), y.mean(), xerr=spread[0], yerr=spread[1], fmt="o", capsize=3, label=Path(name).name)
+    middle = float(np.mean([found.returns.mean() for found in real.values()]))
+    axes.axline((middle, middle), slope=1, color="0.6", linestyle="--", zorder=0)
+    found = agreement(dreamt, real) if len(dreamt) > 1 else None
+    title = "" if found is None else f"rank correlation {found.spearman:.2f}, regret@1 {found.regret:.2f}"
+    axes.set(xlabel="return in the real environment", ylabel="return in the dream", title=title)
+    axes.legend(frameon=False, fontsize="small")
+    FigureCanvasAgg(figure).print_figure(path, dpi=150)
 
 
 def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor
 
+from dydiff_env.data.flattening import unflatten_batch
 from dydiff_env.errors import DyDiffError
 
 
@@ -20,7 +22,8 @@ class FunctionPolicy:
 
     Args:
         target: has ``act(observations, deterministic)``, or SB3's ``predict(observations, deterministic=…)``
-            on NumPy, or is itself callable on a (B, O) tensor, with or without ``deterministic``.
+            on NumPy (batches of its Dict space where it has one), or is itself callable on a (B, O) tensor, with or
+            without ``deterministic``.
 
     Raises:
         DyDiffError: when it is none of these.
@@ -40,7 +43,11 @@ class FunctionPolicy:
         if hasattr(self.target, "act"):
             return self.target.act(observations, deterministic)
         if hasattr(self.target, "predict"):
-            actions = self.target.predict(observations.cpu().numpy(), deterministic=deterministic)
+            rows: Any = observations.cpu().numpy()
+            space = getattr(self.target, "observation_space", None)
+            if isinstance(space, gym.spaces.Dict):
+                rows = unflatten_batch(space, rows)
+            actions = self.target.predict(rows, deterministic=deterministic)
             return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions)
         arguments = {"deterministic": deterministic} if self.switchable else {}
         return torch.as_tensor(self.target(observations, **arguments))

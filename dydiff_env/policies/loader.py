@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+import dydiff_env.embedded as embedded
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import agent, behavior, d3, exported, function, onnx, sb3, torchscript
 from dydiff_env.policies.bounded import BoundedPolicy
@@ -38,7 +39,8 @@ def load_policy(
 
     Args:
         path_or_name: a file (dydiff-env agent, TorchScript, torch.export, SB3 or sb3-contrib, d3rlpy, ONNX;
-            told apart by content), ``package.module:callable``, ``random``, or ``behavior`` (a clone).
+            told apart by content), ``package.module:callable``, ``random``, ``behavior`` (a clone), or ``demo``
+            (the policy of the embedded world).
         spec: spaces of the source dataset, to check the policy against; agents and SB3 files carry their own.
         trust: allow formats whose loading can run code from the file.
         vecnormalize: SB3's VecNormalize statistics, for an SB3 checkpoint.
@@ -58,6 +60,8 @@ def load_policy(
             usage=True,
         )
     if not path.exists():
+        if text == embedded.NAME:
+            return _load_file(embedded.POLICY, "agent", spec, None, device)
         if text == "random":
             return _bound(
                 UniformPolicy(_spec(spec, text).action_space), spec, kind="random", fingerprint="random"

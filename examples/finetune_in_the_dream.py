@@ -1,0 +1,86 @@
+"""Fine-tune a policy in the dream by Stable-Baselines3's PPO, and judge it in the real environment.
+
+    python examples/finetune_in_the_dream.py                                   # the embedded maze and its policy
+    python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt --penalty 1
+
+PPO learns a correction, a = clip(π(s) + scale · δ(s)) (residual policy learning; Silver et al. 2018), so training starts
+from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
+
+from dydiff_env import load_policy
+from dydiff_env.data.flattening import flatten_batch, unflatten_batch
+from dydiff_env.envs.sb3 import DreamVecEnv
+from dydiff_env.envs.worlds import find_world
+from dydiff_env.evaluation.scores import environment_of, evaluate_returns
+from dydiff_env.policies import Policy, as_policy
+
+
+class Corrected(VecEnvWrapper):
+    """Dreams whose actions correct a policy's own."""
+
+    def __init__(self, venv: DreamVecEnv, policy: Policy, scale: float) -> None:
+        super().__init__(venv, action_space=gym.spaces.Box(-1, 1, venv.action_space.shape, np.float32))
+        self.policy, self.scale, self.space = policy, scale, venv.action_space
+
+    def reset(self):
+        """Start the dreams."""
+        self.seen = self.venv.reset()
+        return self.seen
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the corrected actions."""
+        rows = torch.from_numpy(flatten_batch(self.observation_space, self.seen))
+        own = self.policy.act(rows).numpy().reshape(actions.shape)
+        self.venv.step_async(np.clip(own + self.scale * actions, self.space.low, self.space.high))
+
+    def step_wait(self):
+        """Take them."""
+        self.seen, *rest = self.venv.step_wait()
+        return self.seen, *rest
+
+
+def main(world: str | None = None, policy: str = "demo", steps: int = 100_000, seeds: int = 3, penalty: float = 1.0,
+         scale: float = 0.3, episodes: int = 50, horizon: int = 64, num_envs: int = 64,
+         n_steps: int = 64) -> list[tuple[float, float]]:  # fmt: skip
+    """Mean real return before and after, for each seed."""
+    dreamt_in = find_world(world)
+    spec, base = dreamt_in.spec, load_policy(policy, dreamt_in.spec)
+    kind = "MultiInputPolicy" if isinstance(spec.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    found = []
+    for seed in range(seeds):
+        dreams = DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon)
+        env = VecNormalize(Corrected(dreams, base, scale))
+        model = PPO(kind, env, n_steps=n_steps, batch_size=1024, n_epochs=5, seed=seed, device="cpu",
+                    policy_kwargs={"log_std_init": -1.0})  # fmt: skip
+        model.learn(steps)
+
+        def corrected(rows: torch.Tensor, model: PPO = model, env: VecNormalize = env) -> torch.Tensor:
+            seen = env.normalize_obs(unflatten_batch(spec.observation_space, rows.numpy()))
+            return base.act(rows) + scale * torch.from_numpy(model.predict(seen, deterministic=True)[0])
+
+        before, after = (
+            evaluate_returns(one, environment_of(spec), episodes, seed=1000).returns.mean()
+            for one in (base, as_policy(corrected, spec))
+        )
+        print(f"seed {seed}: real return {before:.2f} before, {after:.2f} after {steps} dreamt steps")
+        found.append((float(before), float(after)))
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--world")
+    parser.add_argument("--policy", default="demo")
+    for name, default in {"steps": 100_000, "seeds": 3, "penalty": 1.0, "scale": 0.3, "episodes": 50, "horizon": 64}.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    main(**vars(parser.parse_args()))
