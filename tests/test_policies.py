@@ -199,7 +199,7 @@ def test_our_agents_load_with_their_spaces_and_world(algorithm: str, tmp_path: P
     checkpoint = torch.load(tmp_path / "agent.bin", weights_only=True)
     del checkpoint["state"]
     torch.save(checkpoint, tmp_path / "cut.bin")
-    with pytest.raises(DyDiffError, match="incomplete"):
+    with pytest.raises(DyDiffError, match="does not fit"):
         load_policy(tmp_path / "cut.bin")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_levels_are_those_of_table_3():
     levels = noise_levels(SamplerConfig())
     assert len(levels) == 35 and levels[-1] == 0.0
     assert levels[0] == pytest.approx(80) and levels[-2] == pytest.approx(0.002)
-    assert all(a > b for a, b in zip(levels, levels[1:], strict=False))
+    assert all(a > b for a, b in pairwise(levels))
 
 
 def test_paper_sampler_takes_67_calls():

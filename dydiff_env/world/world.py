@@ -216,24 +216,31 @@ class World:
             self._check_width("action", first, self.spec.action_size)
         states = self.normalizer.normalize(states)
         generator = torch.Generator().manual_seed(seed)
-        parts = []
-        for begin in range(0, horizon, self.horizon):
-            part = self._dream_window(
-                policy,
-                states,
-                min(self.horizon, horizon - begin),
-                iterations,
-                deterministic,
-                seed + begin,
-                first if begin == 0 else None,
-                generator,
-            )
-            parts.append(part)
-            states = part[0][:, -1]
-        all_states = torch.cat([parts[0][0][:, :1], *(part[0][:, 1:] for part in parts)], 1)
-        actions = torch.cat([part[1] for part in parts], 1)
-        uncertainties, alive = (torch.cat([part[i] for part in parts], 1) for i in (2, 3))
-        return self._trajectories(all_states, actions, uncertainties, alive)
+        rows = torch.arange(len(states), device=self.device)  # those that still live
+        along = states[:, None].repeat(1, horizon + 1, 1)
+        actions = torch.zeros(len(states), horizon, self.spec.action_size, device=self.device)
+        uncertainties = torch.zeros(len(states), horizon, device=self.device)
+        alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # for a policy that draws whatever it is asked for
+            for begin in range(0, horizon, self.horizon):
+                if not len(rows):
+                    break
+                end = min(begin + self.horizon, horizon)
+                window = self._dream_window(
+                    policy,
+                    along[rows, begin],
+                    end - begin,
+                    iterations,
+                    deterministic,
+                    seed + begin,
+                    first if begin == 0 else None,
+                    generator,
+                )
+                along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
+                uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
+                rows = rows[window[3].all(1)]
+        return self._trajectories(along, actions, uncertainties, alive)
 
     def _dream_window(
         self,
@@ -325,12 +332,9 @@ class World:
     def _act(self, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
         """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
         observations = self.normalizer.denormalize(states)
-        if seed is None:
-            actions = policy.act(observations, deterministic)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                actions = policy.act(observations, deterministic)
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        actions = policy.act(observations, deterministic)
         actions = torch.as_tensor(actions).to(self.device, torch.float32)
         self._check_width("action", actions, self.spec.action_size)
         return actions.clamp(self._low, self._high)
