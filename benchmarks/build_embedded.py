@@ -123,21 +123,17 @@ def shrink(world: World, folder: Path) -> None:
     (folder / "world.safetensors").chmod(0o644)
 
 
-def build(out: Path, scale: float, seed: int) -> dict[str, Any]:
+def build(out: Path, scratch: Path, scale: float, seed: int) -> dict[str, Any]:
     """Make everything under ``out``; returns what the model card says."""
     begun = time.process_time()
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        data = collect(round(60_000 * min(1.0, scale)), seed)
-        world = World.fit(data, preset=preset(scale), seed=seed, out=scratch / "world", progress=True)
-        shutil.rmtree(out / "world", ignore_errors=True)
-        shrink(world, out / "world")
-        agent = TD3BC(data.spec, TD3BCConfig(hidden=(128, 128)), seed=seed)
-        updates = round(20_000 * scale)
-        checkpoint = scratch / "policy.pt"
-        quiet = Schedule(log_every=max(1, updates // 10), checkpoint_every=updates)
-        train(agent, Replay(data), updates, checkpoint, schedule=quiet, progress=True)
-        shutil.copyfile(checkpoint, out / "policy.pt")
+    data = collect(round(60_000 * min(1.0, scale)), seed)
+    world = World.fit(data, preset=preset(scale), seed=seed, out=scratch / "world", overwrite=True, progress=True)
+    shrink(world, out / "world")
+    agent = TD3BC(data.spec, TD3BCConfig(hidden=(128, 128)), seed=seed)
+    updates = round(20_000 * scale)
+    quiet = Schedule(log_every=max(1, updates // 10), checkpoint_every=updates)
+    train(agent, Replay(data), updates, scratch / "policy.pt", schedule=quiet, progress=True)
+    shutil.copyfile(scratch / "policy.pt", out / "policy.pt")
     seconds = time.process_time() - begun
     small = World.load(out / "world")
     policy = load_policy(out / "policy.pt", small.spec)
@@ -206,10 +202,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=embedded.FOLDER)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies data and training steps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="keep what is made on the way; a fit that was cut short goes on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = build(options.out, options.scale, options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        found = build(options.out, options.scratch or Path(name), options.scale, options.seed)
     (options.out / "README.md").write_text(card(found))
     print((options.out / "README.md").read_text())
 
