@@ -61,8 +61,10 @@ class CQL(Agent):
         """A tanh-Gaussian actor, two critics with targets, the entropy's weight, the Lagrange multiplier."""
         config = self.config
         self.actor = MLP((observation_size, *config.hidden, 2 * action_size))
-        nn.init.xavier_uniform_(self.actor.layers[-1].weight, gain=0.01)
-        nn.init.zeros_(self.actor.layers[-1].bias)
+        output = self.actor.layers[-1]
+        assert isinstance(output, nn.Linear)
+        nn.init.xavier_uniform_(output.weight, gain=0.01)
+        nn.init.zeros_(output.bias)
         self.critics = nn.ModuleList(QNetwork(observation_size, action_size, config.hidden) for _ in range(2))
         for critic in self.critics:
             _orthogonal(critic)

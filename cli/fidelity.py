@@ -43,7 +43,7 @@ def fidelity(
             truth = Simulator(loaded.spec)
             states = loaded.sample_starts(starts, seed)
             for name in policy or ["random"]:
-                acting = load_policy(name, loaded.spec, trust=trust, device=loaded.device)
+                acting = load_policy(name, loaded.spec, trust=trust, device=str(loaded.device))
                 result = closed_loop(loaded, truth, acting, states, iterations=tuple(range(iterations + 1)))
                 document["policies"][name] = result
                 if not json:

@@ -36,10 +36,10 @@ def fit(
             dataset, preset=preset, seed=seed, out=out, device=pick_device(device), overwrite=overwrite,
             progress=not json,
         )
-        document = {
+        document: dict[str, Any] = {
             "world": str(out), "preset": world.preset.name, "seconds": round(time.monotonic() - began, 1),
-            **{key: world.record[key] for key in ("parameters", "fidelity", "refinement") if key in world.record},
         }
+        document |= {k: world.record[k] for k in ("parameters", "fidelity", "refinement") if k in world.record}
         if json:
             emit(document, True)
             return

@@ -399,5 +399,6 @@ class World:
             if "error_scale.slope" in tensors:
                 scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
             normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
-            banks = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
-            return cls(spec, preset, models.to(device), normalizer, scale, *banks, document.get("record", {}))
+            anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
+            record = document.get("record", {})
+            return cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, record)
