@@ -18,6 +18,7 @@ def fit(
     preset: Annotated[str, typer.Option(help="fast, paper (the published form), or tiny (seconds).")] = "fast",
     seed: Seed = 0,
     device: Device = "auto",
+    tensorboard: Annotated[Path | None, typer.Option(help="Write training curves to this folder as they grow.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     debug: Debug = False,
@@ -34,7 +35,7 @@ def fit(
         began = time.monotonic()
         world = World.fit(
             dataset, preset=preset, seed=seed, out=out, device=pick_device(device), overwrite=overwrite,
-            progress=not json,
+            progress=not json, tensorboard=tensorboard,
         )
         document: dict[str, Any] = {
             "world": str(out), "preset": world.preset.name, "seconds": round(time.monotonic() - began, 1),

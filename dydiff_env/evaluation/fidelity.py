@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.evaluation.mazes import free_of_walls, position_columns
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.heldout import HORIZONS
@@ -41,8 +42,9 @@ def closed_loop(
 
     Returns:
         ``real``: survival and return; and for each M: mean squared error at a few horizons and over all steps really taken, survival,
-        return, their differences to the real ones, and ``residual``: the mean squared distance of dreamt transitions from what the
-        simulator makes of the same state and action (realism).
+        return, their differences to the real ones, ``residual``: the mean squared distance of dreamt transitions from what the
+        simulator makes of the same state and action (realism), ``spread``: the standard deviation over samples of the same dream (0
+        where a sample is one network call); and in a maze ``legal``: the share of rollouts that stay out of the walls (Fig. 9).
     """
     horizon = world.horizon if horizon is None else horizon
     real = simulator.follow(policy, starts, horizon)
@@ -65,8 +67,30 @@ def closed_loop(
             "survival_gap": survival - result["real"]["survival"],
             "return_gap": value - result["real"]["return"],
             "residual": residual(world, simulator, dream),
+            "spread": spread(world, policy, starts[:32], horizon, m),
         }
+        if simulator.maze:
+            result[f"M{m}"]["legal"] = legal(simulator, dream)
+    if simulator.maze:
+        result["real"]["legal"] = legal(simulator, real)
     return result
+
+
+def legal(simulator: Simulator, rollouts: Trajectories) -> float:
+    """The share of rollouts that stay out of the maze's walls (Fig. 9)."""
+    columns = position_columns(simulator.spec.observation_space)
+    inside = np.arange(rollouts.observations.shape[1]) <= rollouts.lengths[:, None]
+    return float(free_of_walls(rollouts.observations[..., columns], inside, simulator.base.maze).mean())
+
+
+def spread(
+    world: World, policy: Policy, starts: np.ndarray, horizon: int, iterations: int, samples: int = 4
+) -> float:
+    """Standard deviation of the dreamt states over samples of the same dreams, root mean square in standardised units."""
+    dreams = [world.dream(policy, starts, horizon, iterations, seed=seed) for seed in range(samples)]
+    mask = np.all([dream.mask for dream in dreams], 0)
+    states = np.stack([dream.observations[:, 1:] for dream in dreams]) / world.normalizer.std.cpu().numpy()
+    return float(np.sqrt(states.var(0)[mask].mean())) if mask.any() else 0.0
 
 
 def residual(

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def fit(
     device: str | torch.device = "cpu",
     overwrite: bool = False,
     progress: bool = False,
+    tensorboard: str | Path | None = None,
 ) -> World:
     """Train a world.
 
@@ -60,14 +62,16 @@ def fit(
         device: where to train.
         overwrite: replace an existing ``out``.
         progress: show progress bars.
+        tensorboard: folder that the training curves are written to as they grow.
 
     Raises:
         DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
     """
     settings, data = get_preset(preset), load_dataset(dataset)
+    how = (torch.device(device), progress, tensorboard_log(tensorboard))
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
-            return _Fit(data, settings, seed, Path(scratch), torch.device(device), progress).run()
+            return _Fit(data, settings, seed, Path(scratch), *how).run()
     target = Path(out)
     if target.exists() and not overwrite:
         raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
@@ -84,7 +88,7 @@ def fit(
             f"Finish that one with its own arguments, or delete {folder}.",
             usage=True,
         )
-    world = _Fit(data, settings, seed, folder, torch.device(device), progress).run()
+    world = _Fit(data, settings, seed, folder, *how).run()
     world.save(target, overwrite=overwrite)
     shutil.rmtree(folder)
     return world
@@ -100,6 +104,7 @@ class _Fit:
     folder: Path
     device: torch.device
     progress: bool
+    log: Callable[[str, float, int], None] | None = None
 
     def run(self) -> World:
         """All stages; returns the world."""
@@ -207,11 +212,11 @@ class _Fit:
             def some(of: np.ndarray, n: int) -> np.ndarray:
                 return of[torch.randint(len(of), (n,), generator=generator).numpy()]
 
-            quarter = config.batch // 4
+            fifth = config.batch // 5
             parts = [
-                some(train_ends, 2 * quarter),
-                self.draw(generator, quarter),
-                some(near if len(near) else ends, quarter),
+                some(train_ends, 2 * fifth),
+                self.draw(generator, fifth),
+                some(near if len(near) else ends, 2 * fifth),
             ]
             step = self.batches.steps(np.concatenate(parts))
             return model.loss(step.next_states, step.terminal)
@@ -388,4 +393,19 @@ class _Fit:
         return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
 
     def _files(self, stage: str) -> dict[str, Any]:
-        return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress}
+        return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress, "log": self.log}
+
+
+def tensorboard_log(folder: str | Path | None) -> Callable[[str, float, int], None] | None:
+    """TensorBoard's ``add_scalar`` for a folder.
+
+    Raises:
+        DyDiffError: without TensorBoard.
+    """
+    if folder is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'") from error
+    return SummaryWriter(str(folder), flush_secs=5).add_scalar

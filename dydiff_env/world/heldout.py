@@ -1,8 +1,8 @@
 """How good a world is by held-out logs alone, without a simulator, and the refinement that this asks for.
 
 Open loop (the paper's Fig. 4): the logged actions, error of the states against the log. Closed loop (Fig. 7): the residual-feedback
-policies of held-out windows (see anchors.py), which would have met exactly the logged states in the real environment, are dreamt
-for M = 0 … 5 with both updates.
+policies of held-out windows (see feedback.py), which would have met exactly the logged states in the real environment, are dreamt
+for M = 0 … 5 with both updates. Calibration: the error the world expects of a rollout against the error it makes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,53 @@ def summary(curve: Tensor, real: Tensor) -> dict[str, float]:
     return {**at, "mean": float(curve[reached].mean())}
 
 
+def return_bounds(one_step: Tensor, accumulated: Tensor, reward: float, discount: float = 0.99) -> dict[str, float]:
+    """Lemma 1 and Theorem 1: how far a dreamt return can be from the real one, 2Rγε_m / (1−γ)² and 2Rε_d / (1−γ).
+
+    The theorems' ε are total variation distances, which samples do not give; as in the paper's Fig. 4, root mean squared errors of
+    the standardised states stand for them, at most 1. Read the two bounds against each other, not as guarantees.
+
+    Args:
+        one_step: (L,) mean squared error of the single-step model from logged states.
+        accumulated: (L,) mean squared error of the denoiser's whole windows.
+        reward: R, the largest absolute reward.
+        discount: γ.
+    """
+    epsilon_m, epsilon_d = (float(curve.max().sqrt().clamp(max=1)) for curve in (one_step, accumulated))
+    return {
+        "epsilon_m": epsilon_m,
+        "epsilon_d": epsilon_d,
+        "lemma_1": 2 * reward * discount * epsilon_m / (1 - discount) ** 2,
+        "theorem_1": 2 * reward * epsilon_d / (1 - discount),
+    }
+
+
+def calibration(expected: Tensor, error: Tensor, real: Tensor, bins: int = 10) -> dict[str, Any]:
+    """How well the expected error of rollouts tells their error.
+
+    Args:
+        expected: (B, L, O), standardised.
+        error: (B, L, O).
+        real: (B, L), 1 where the error is known.
+
+    Returns:
+        ``rank_correlation`` (Spearman's) of the two over all steps; ``within_1`` and ``within_2``, shares of errors smaller than once
+        and twice the expected one; ``bins``: mean expected and mean actual error (root of the mean square) of equally many steps
+        each, from the smallest expectation to the largest.
+    """
+    known = real > 0
+    inside = (error.abs() / expected)[known]
+    said, was = (x.square().mean(-1)[known] for x in (expected, error))
+    order = said.argsort()
+    ranks = torch.stack([x.argsort().argsort().double() for x in (said, was)])
+    return {
+        "rank_correlation": float(torch.corrcoef(ranks)[0, 1]),
+        "within_1": float((inside <= 1).float().mean()),
+        "within_2": float((inside <= 2).float().mean()),
+        "bins": [[float(x[part].mean().sqrt()) for x in (said, was)] for part in order.chunk(bins)],
+    }
+
+
 @torch.no_grad()
 def held_out_fidelity(
     world: World, batches: Batches, held_out: np.ndarray, windows: int = 512, seed: int = 0
@@ -44,7 +91,8 @@ def held_out_fidelity(
     """Errors on held-out windows, in standardised units.
 
     Returns:
-        ``open_loop``: single_step and denoiser; ``closed_loop``: M0 and, for both updates, M1 … M5 (for an anchored world).
+        ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; for an anchored world also ``closed_loop``: M0
+        and, for both updates, M1 … M5; and ``calibration`` of the closed-loop rollouts, see :func:`calibration`.
     """
     rng = np.random.default_rng(seed)
     starts = rng.choice(held_out, min(windows, len(held_out)), replace=False)
@@ -53,18 +101,22 @@ def held_out_fidelity(
     generator = torch.Generator().manual_seed(seed)
     rolled = follow(models.dynamics, models.termination, states[:, 0], actions)
     sampled, _ = world.sample_states(rolled, actions, generator)
+    denoised = error_curve(sampled, states[:, 1:], real)
+    ahead = models.dynamics.predict(states[:, :-1].flatten(0, 1), actions.flatten(0, 1)).mean.reshape(sampled.shape)
+    rewards = batches.steps(held_out[:20_000]).rewards
     result: dict[str, Any] = {
         "windows": len(starts),
         "open_loop": {
             "single_step": summary(error_curve(rolled.states[:, 1:], states[:, 1:], real), real),
-            "denoiser": summary(error_curve(sampled, states[:, 1:], real), real),
+            "denoiser": summary(denoised, real),
         },
+        "bounds": return_bounds(error_curve(ahead, states[:, 1:], real), denoised, float(rewards.abs().max())),
     }
-    if models.behavior is None:
+    if models.behavior is None or world.error_scale is None:
         return result
     closed: dict[str, list[Tensor]] = {}
     clones = models.behavior.config.clones
-    masks = []
+    masks, expected, made = [], [], []
     for clone in range(clones):
         part = starts[clone::clones]
         if not len(part):
@@ -74,6 +126,8 @@ def held_out_fidelity(
         )
         rolled = closed_loop(feedback, models)
         masks.append(real)
+        expected.append(world.error_scale(rolled.disagreement))
+        made.append(rolled.states[:, 1:] - feedback.states[:, 1:])
         for update in ("replace", "average"):
             for m in range(6):
                 dreamt, _, _ = refine(
@@ -88,6 +142,7 @@ def held_out_fidelity(
     for name, errors in closed.items():
         curve = (torch.cat(errors) * real).sum(0) / real.sum(0).clamp(min=1)
         result["closed_loop"][name] = summary(curve, real)
+    result["calibration"] = calibration(torch.cat(expected), torch.cat(made), real)
     return result
 
 

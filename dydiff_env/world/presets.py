@@ -56,10 +56,10 @@ class Preset:
 
     name: str = "fast"
     horizon: int = 100
-    dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4))
+    dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4, beta=1.0))
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=10_000, batch=256, learning_rate=1e-3, weight_decay=1e-5, evaluate_every=1_000
+            steps=16_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -71,7 +71,7 @@ class Preset:
     termination: TerminationConfig = field(default_factory=TerminationConfig)
     termination_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=4_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
+            steps=8_000, batch=512, learning_rate=3e-3, evaluate_every=1_000
         )
     )
     behavior: BehaviorConfig | None = field(default_factory=BehaviorConfig)
@@ -153,7 +153,7 @@ PAPER = Preset(
 TINY = Preset(
     name="tiny",
     horizon=32,
-    dynamics=DynamicsConfig(members=3, elites=2, width=64, depth=2),
+    dynamics=DynamicsConfig(members=3, elites=2, width=64, depth=2, beta=1.0),
     dynamics_training=TrainingConfig(steps=600, evaluate_every=200),
     reward=RewardConfig(width=64),
     reward_training=TrainingConfig(steps=400, evaluate_every=200),

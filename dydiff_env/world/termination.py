@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,18 @@ from dydiff_env.world.networks import perceptron
 
 @dataclass(frozen=True)
 class TerminationConfig:
-    """Size of the termination model."""
+    """Size of the termination model.
+
+    Args:
+        width: units of a hidden layer.
+        depth: hidden layers.
+        lasso: weight of the group lasso on the inputs: a rule of termination reads few of a state's numbers, and with some
+            hundred ends to learn from, the others would be learned by heart.
+    """
 
     width: int = 128
     depth: int = 3
+    lasso: float = 1e-2
 
 
 class TerminationModel(nn.Module):
@@ -28,6 +37,9 @@ class TerminationModel(nn.Module):
     Trained on batches of half terminal, half ordinary states (terminals are a fraction of a per cent of the data); the threshold
     that undoes this balance is then the one with the best F1 on held-out states. ``threshold`` is +inf where the data
     has no terminal state: such a world never terminates.
+
+    ``rule`` is an exact rule (normalised next states (…, O) to bool (…)) that takes the network's place, see
+    :meth:`dydiff_env.World.use_termination`.
     """
 
     threshold: Tensor
@@ -37,6 +49,7 @@ class TerminationModel(nn.Module):
         self.config = config
         self.network = perceptron(observation_size, 1, config.width, config.depth)
         self.register_buffer("threshold", torch.tensor(torch.inf))
+        self.rule: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, next_states: Tensor) -> Tensor:
         """Log-odds (…) that the normalised next states (…, O) are terminal, under balanced classes."""
@@ -45,13 +58,16 @@ class TerminationModel(nn.Module):
     @torch.no_grad()
     def terminal(self, next_states: Tensor) -> Tensor:
         """Bool (…): are the normalised next states (…, O) terminal?"""
+        if self.rule is not None:
+            return self.rule(next_states)
         if torch.isinf(self.threshold):
             return torch.zeros(next_states.shape[:-1], dtype=torch.bool, device=next_states.device)
         return self(next_states) > self.threshold
 
     def loss(self, next_states: Tensor, terminal: Tensor) -> Tensor:
-        """Cross-entropy for next states (B, O) and float labels (B,)."""
-        return F.binary_cross_entropy_with_logits(self(next_states), terminal)
+        """Cross-entropy for next states (B, O) and float labels (B,), and the lasso on the inputs' weights."""
+        lasso = self.config.lasso * self.network[0].weight.norm(dim=0).sum()  # type: ignore[union-attr,operator]
+        return F.binary_cross_entropy_with_logits(self(next_states), terminal) + lasso
 
     @torch.no_grad()
     def calibrate(self, next_states: Tensor, terminal: Tensor) -> dict[str, float]:

@@ -93,6 +93,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: bool = False,
+    log: Callable[[str, float, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``module`` in place.
 
@@ -107,6 +108,7 @@ def train(
         checkpoint: file to resume from and to write to.
         checkpoint_seconds: seconds between two checkpoints.
         progress: show a bar.
+        log: ``log(tag, value, step)`` is told the curve as it grows (TensorBoard's ``add_scalar``).
 
     Returns:
         A record: steps done, the training curve, the held-out losses of the weights kept.
@@ -158,9 +160,14 @@ def train(
                 assert running is not None
                 state["curve"].append([state["step"], round(float(running), 6)])
                 advance(0, note=f"loss {float(running):.4f}")
+                if log is not None:
+                    log(f"{name}/loss", float(running), state["step"])
                 running = None
                 if holdout is not None:
-                    _keep_best(state, module, kept, holdout(), keep_best)
+                    losses = holdout()
+                    _keep_best(state, module, kept, losses, keep_best)
+                    if log is not None:
+                        log(f"{name}/held out", float(losses.mean()), state["step"])
                     state["done"] = bool(config.patience) and state["stale"] >= config.patience
             advance(1)
             state["seconds"] = time.monotonic() - began

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +27,6 @@ from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout, follow, rollout
 from dydiff_env.world.sampler import sample
 
-if TYPE_CHECKING:
-    pass
-
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
 
@@ -39,6 +37,10 @@ class Transition(NamedTuple):
     rewards: Tensor  # (B,)
     terminated: Tensor  # (B,) bool
     uncertainties: Tensor  # (B,)
+
+
+def _apply(rule: Callable[[Tensor], Tensor], normalizer: Normalizer, states: Tensor) -> Tensor:
+    return rule(normalizer.denormalize(states))
 
 
 @dataclass
@@ -105,13 +107,25 @@ class World:
         device: str | torch.device = "cpu",
         overwrite: bool = False,
         progress: bool = False,
+        tensorboard: str | Path | None = None,
     ) -> World:
         """Train a world on a dataset; see :func:`dydiff_env.world.fit.fit`."""
         from dydiff_env.world.fit import fit  # fit builds Worlds, so it stands above this file
 
         return fit(
-            dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress
+            dataset, preset=preset, seed=seed, out=out, device=device, overwrite=overwrite, progress=progress,
+            tensorboard=tensorboard,
         )
+
+    def use_termination(self, rule: Callable[[Tensor], Tensor] | None) -> None:
+        """End dreams by an exact rule instead of the learned one; None goes back to the learned one.
+
+        The rule is not saved with the world: a file should not name code to run.
+
+        Args:
+            rule: next observations (…, O), environment units, to bool (…): are they terminal?
+        """
+        self.models.termination.rule = None if rule is None else partial(_apply, rule, self.normalizer)
 
     # --- what can be asked of it
 
@@ -310,7 +324,7 @@ class World:
             out.append(x if c.anchor is None or c.scale is None else c.anchor + c.scale * x)
         drawn = torch.cat(out)
         states = drawn[..., : rolled.states.shape[-1]]
-        if self.error_scale is None:
+        if self.error_scale is None or self.models.termination.rule is not None:
             return states, (~self.models.termination.terminal(states)).float().cumprod(1)
         if torch.isinf(self.models.termination.threshold):
             return states, rolled.alive
