@@ -66,7 +66,7 @@ class TerminationModel(nn.Module):
 
     def loss(self, next_states: Tensor, terminal: Tensor) -> Tensor:
         """Cross-entropy for next states (B, O) and float labels (B,), and the lasso on the inputs' weights."""
-        lasso = self.config.lasso * self.network[0].weight.norm(dim=0).sum()  # type: ignore[union-attr,operator]
+        lasso = self.config.lasso * self.network[0].weight.norm(dim=0).sum()  # type: ignore[operator]
         return F.binary_cross_entropy_with_logits(self(next_states), terminal) + lasso
 
     @torch.no_grad()
