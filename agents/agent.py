@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from dydiff_env.agents import checkpoint
 from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.replay import Batch, Replay
 from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.data.flattening import flatten_batch
+from dydiff_env.data.flattening import flatten_one_or_many
 from dydiff_env.errors import DyDiffError
-
-FORMAT, VERSION = "dydiff-env-agent", 1
+from dydiff_env.products import fast_products
 
 
 class Agent(nn.Module):
@@ -140,13 +138,15 @@ class Agent(nn.Module):
             std, mean = torch.std_mean(replay.real_observations.double(), 0, correction=0)
             self.observation_mean.copy_(mean)
             self.observation_std.copy_(std + 1e-3)  # as TD3BC does
-        for batch in replay.batches(
+        batches = replay.batches(
             steps, self.config.batch_size, start=self.updates, seed=self.seed, group=self.group
-        ):
-            losses = self.update(self._inside(batch))
-            self.updates += len(batch.rewards)
-            if callback:
-                callback(self.updates, losses)
+        )
+        with fast_products(self.device):
+            for batch in batches:
+                losses = self.update(self._inside(batch))
+                self.updates += len(batch.rewards)
+                if callback:
+                    callback(self.updates, losses)
         return self
 
     def _inside(self, batch: Batch) -> Batch:
@@ -187,8 +187,7 @@ class Agent(nn.Module):
         Raises:
             DyDiffError: where the observation does not fit the agent's space.
         """
-        single = _is_single(self.spec.observation_space, observation)
-        rows = flatten_batch(self.spec.observation_space, _lift(observation) if single else observation)
+        rows, single = flatten_one_or_many(self.spec.observation_space, observation)
         if rows.shape[1] != len(self.observation_mean):
             raise DyDiffError(
                 f"The observation has {rows.shape[1]} numbers, the agent expects "
@@ -203,27 +202,7 @@ class Agent(nn.Module):
 
     def save(self, path: str | Path) -> Path:
         """Write the checkpoint, training state included, by one rename; ``load`` reads it back."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        torch.save(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "algorithm": self.algorithm,
-                "config": asdict(self.config),
-                "state": dict(self.state_dict()),
-                "spec": self.spec.to_json(),
-                "world": self.world,
-                "updates": self.updates,
-                "seed": self.seed,
-                "generator": self.generator.get_state(),
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            },
-            partial,
-        )
-        os.replace(partial, path)
-        return path
+        return checkpoint.write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:
@@ -232,81 +211,10 @@ class Agent(nn.Module):
         Raises:
             DyDiffError: where the file is missing, broken, or holds another algorithm.
         """
-        checkpoint = read_checkpoint(path)
-        if checkpoint["algorithm"] != cls.algorithm:
+        content = checkpoint.read_checkpoint(path)
+        if content["algorithm"] != cls.algorithm:
             raise DyDiffError(
-                f"{path} holds a {checkpoint['algorithm']} agent, not {cls.algorithm}.",
+                f"{path} holds a {content['algorithm']} agent, not {cls.algorithm}.",
                 "Use dydiff_env.agents.load_agent, which reads any.",
             )
-        return cls.from_checkpoint(checkpoint, device)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: dict[str, Any], device: torch.device | str = "cpu") -> Self:
-        """The agent in a checkpoint that ``read_checkpoint`` read.
-
-        Raises:
-            DyDiffError: where its content does not fit this class.
-        """
-        try:
-            fields = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in checkpoint["config"].items()
-            }
-            agent = cls(
-                DatasetSpec.from_json(checkpoint["spec"]),
-                cls.config_class(**fields),
-                seed=checkpoint["seed"],
-                device=device,
-                world=checkpoint["world"],
-            )
-            agent.load_state_dict(checkpoint["state"])
-            agent.updates = checkpoint["updates"]
-            for name, optimizer in agent.optimizers.items():
-                optimizer.load_state_dict(checkpoint["optimizers"][name])
-            if agent.device.type == "cpu":  # the state of a CPU's generator means nothing to a GPU's
-                agent.generator.set_state(checkpoint["generator"])
-            return agent
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DyDiffError(
-                f"The checkpoint does not fit this version's {cls.algorithm} ({type(error).__name__}).",
-                "Train the agent again, or use the version that wrote it.",
-            ) from error
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of an agent's checkpoint; reading runs no code.
-
-    Raises:
-        DyDiffError: where the file is missing, broken, or no agent's checkpoint.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DyDiffError(f"There is no checkpoint {path}.", "Make one with `dydiff-env train`.") from None
-    except Exception as error:  # torch raises a different type for each way a file can be broken
-        raise DyDiffError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}).",
-            "Give a file that `dydiff-env train` wrote; write it again if it was cut short.",
-        ) from None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise DyDiffError(f"{path} is no agent checkpoint.", "Give a file that `dydiff-env train` wrote.")
-    if checkpoint["version"] > VERSION:
-        raise DyDiffError(
-            f"{path} has version {checkpoint['version']}, newer than {VERSION}.", "Update dydiff-env."
-        )
-    return checkpoint
-
-
-def _is_single(space: gym.Space, observation: Any) -> bool:
-    while isinstance(space, gym.spaces.Dict):
-        key, space = next(iter(space.spaces.items()))
-        observation = observation[key]
-    assert space.shape is not None
-    return np.ndim(observation) == len(space.shape)
-
-
-def _lift(observation: Any) -> Any:
-    """One observation as a batch of one."""
-    if isinstance(observation, dict):
-        return {key: _lift(value) for key, value in observation.items()}
-    return np.asarray(observation)[None]
+        return checkpoint.restore(cls, content, device)

@@ -166,8 +166,8 @@ def _spec(policies: list[str], env: str | None) -> DatasetSpec:
 
 def _spec_of_agent(policy: str) -> DatasetSpec | None:
     import dydiff_env.embedded as embedded
-    from dydiff_env.agents.agent import read_checkpoint
     from dydiff_env.data.dataset import DatasetSpec
+    from dydiff_env.policies.agent import read_checkpoint
 
     if policy == embedded.NAME and not Path(policy).exists():
         return embedded.spec()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.agents import agent_class, load_agent
+from dydiff_env.agents import agent_class, resume_agent
 from dydiff_env.agents.loop import LoopConfig
 from dydiff_env.agents.loop import loop as run_loop
 from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
@@ -51,17 +51,7 @@ def loop(
         target = pick_device(device)
         cls, data, dreams = agent_class(algorithm), load_dataset(dataset), World.load(world, target)
         if resume and checkpoint.exists():
-            agent = load_agent(checkpoint, target)
-            if (
-                not isinstance(agent, cls)
-                or agent.seed != seed
-                or agent.spec.fingerprint != data.spec.fingerprint
-            ):
-                raise DyDiffError(
-                    f"{out} is another run: {agent.algorithm}, seed {agent.seed}.",
-                    "Resume with the algorithm, seed and data it began with.",
-                    usage=True,
-                )
+            agent = resume_agent(checkpoint, algorithm, data.spec, seed, target)
         else:
             for name in ("agent.pt", "loop.json"):
                 (out / name).unlink(missing_ok=True)

@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.agents import Replay, Schedule, agent_class, load_agent
-from dydiff_env.agents import train as train_agent
+from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
 from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
-from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import environment_of
 
 
 def train(
@@ -35,6 +32,10 @@ def train(
         Path | None, typer.Option(help="World to name in the checkpoint: `export` finds it.")
     ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Several seeds side by side, as 0,1,2; ckpt.pt becomes ckpt-seed0.pt, …"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -44,44 +45,37 @@ def train(
 ) -> None:
     """Train an offline agent; with --synthetic, on a mix whose logged share is --real-ratio."""
     with reporting(debug):
-        if out.exists() and not (overwrite or resume):
-            raise DyDiffError(f"{out} exists.", "Give --overwrite or --resume.", usage=True)
         if world and not world.exists():
             raise DyDiffError(f"There is no world {world}.", "Make one with `dydiff-env fit`.")
-        target = pick_device(device)
-        cls = agent_class(algorithm)
-        data = load_dataset(dataset)
-        replay = Replay(
-            data, [load_dataset(path) for path in synthetic or ()], real_ratio=real_ratio, device=target
+        agent_class(algorithm)  # an unknown name fails before the data are read
+        run = Run(
+            algorithm,
+            dataset,
+            out,
+            tuple(synthetic or ()),
+            real_ratio,
+            steps,
+            seed,
+            env or ("" if env_eval else None),
+            Schedule(eval_every=eval_every, eval_episodes=eval_episodes, checkpoint_every=checkpoint_every),
+            str(world.resolve()) if world else None,
+            tensorboard,
+            str(pick_device(device)),
+            resume,
         )
-        if resume and out.exists():
-            agent = load_agent(out, target)
-            if (
-                not isinstance(agent, cls)
-                or agent.seed != seed
-                or agent.spec.fingerprint != data.spec.fingerprint
-            ):
-                raise DyDiffError(
-                    f"{out} is another run: {agent.algorithm}, seed {agent.seed}, {agent.spec.dataset_id}.",
-                    "Resume with the algorithm, seed and data it began with.",
-                    usage=True,
-                )
-        else:
-            agent = cls(data.spec, seed=seed, device=target, world=str(world.resolve()) if world else None)
-        where = env or (environment_of(data.spec) if env_eval else None)
-        schedule = Schedule(
-            eval_every=eval_every, eval_episodes=eval_episodes, checkpoint_every=checkpoint_every
-        )
-        emit(
-            train_agent(
-                agent,
-                replay,
-                steps,
-                out,
-                schedule=schedule,
-                env=where,
-                tensorboard=tensorboard,
-                progress=not json,
-            ),
-            json,
-        )
+        several = None if seeds is None else _whole_numbers(seeds)
+        for path in [run.under(one).out for one in several] if several else [out]:
+            if path.exists() and not (overwrite or resume):
+                raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)
+        if several is None:
+            emit(run.carry_out(progress=not json), json)
+            return
+        document = train_seeds(run, several, progress=not json)
+        emit(document if json else {key: value for key, value in document.items() if key != "runs"}, json)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise DyDiffError(f"--seeds is {text!r}.", "Give whole numbers, as in 0,1,2.", usage=True) from None

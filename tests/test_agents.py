@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 
@@ -14,12 +15,15 @@ from torch.nn import functional as F
 from dydiff_env.agents import ALGORITHMS, Replay, load_agent
 from dydiff_env.agents.cql import CQL, CQLConfig
 from dydiff_env.agents.diffql import DiffQL, DiffQLConfig, DiffusionPolicy
-from dydiff_env.agents.networks import MLP, QNetwork, frozen, timestep_embedding
+from dydiff_env.agents.networks import BLOCK, MLP, QNetwork, frozen, timestep_embedding
 from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.td3bc import TD3BC, TD3BCConfig
 from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import load_policy
+from dydiff_env.synthesis.export import export
 
 SMALL = {
     "td3bc": {"hidden": (32, 32), "learning_rate": 3e-3},
@@ -102,10 +106,32 @@ def test_sb3_evaluates_an_agent_as_it_is(agent):
     assert np.isfinite(mean)
 
 
-def test_a_traced_agent_acts_alike_on_any_batch(agent):
-    traced = torch.jit.trace(agent, torch.randn(2, 11), check_trace=False)
-    observations = torch.randn(7, 11)
-    np.testing.assert_allclose(traced(observations).detach(), agent.act(observations), atol=1e-5)
+@pytest.mark.parametrize("form", ["torchscript", "onnx"])
+def test_an_agent_leaves_as_torchscript_and_as_onnx(agent, form, tmp_path):
+    path, example = tmp_path / "policy", torch.randn(2, 11)
+    if form == "torchscript":
+        torch.jit.trace(agent, example, check_trace=False).save(str(path))
+    else:
+        pytest.importorskip("onnxruntime")
+        names, axes = {"input_names": ["observation"], "output_names": ["action"]}, {0: "batch"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's news of its newer exporter, which needs a further package
+            torch.onnx.export(agent.eval(), (example,), str(path), dynamo=False, **names,
+                              dynamic_axes={"observation": axes, "action": axes})  # fmt: skip
+    loaded = load_policy(path, agent.spec)
+    assert loaded.kind == form
+    observations = torch.randn(7, 11, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(loaded.act(observations), agent.act(observations), atol=1e-5)
+
+
+def test_an_agents_checkpoint_is_exported_from(agent, tiny_world, tmp_path):
+    path = agent.save(tmp_path / "agent.pt")
+    export(tiny_world, path, tmp_path / "syn.minari", batch=6, horizon=5, filter="none", keep=1.0)
+    written = load_dataset(tmp_path / "syn.minari")
+    assert len(written) == 6 and written.spec.action_space == agent.spec.action_space
+    first = np.stack([written.episode(i).observations[0] for i in range(6)])
+    actions = np.stack([written.episode(i).actions[0] for i in range(6)])
+    np.testing.assert_allclose(actions, agent.act(torch.from_numpy(first)), atol=1e-4)
 
 
 def test_dict_observations_are_taken_as_the_environment_gives_them():
@@ -164,10 +190,11 @@ def test_q_of_many_actions_equals_q_of_each():
     torch.testing.assert_close(together, apart)
 
 
+@pytest.mark.parametrize("rows", [50, 2 * BLOCK + 3])
 @pytest.mark.parametrize(("activation", "function"), [("relu", F.relu), ("mish", F.mish)])
-def test_networks_and_their_gradients_are_those_of_plain_layers(activation, function):
+def test_networks_and_their_gradients_are_those_of_plain_layers(activation, function, rows):
     network = MLP((4, 16, 16, 2), activation)
-    x = (torch.randn(50, 4) * 20).requires_grad_()  # far into the tails of the activation
+    x = (torch.randn(rows, 4) * 20).requires_grad_()  # far into the tails of the activation
 
     def plain(value):
         for layer in network.layers[:-1]:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_train_cli import run
+from test_train_cli import assert_same_agents, kill_when, run
 
 from dydiff_env.agents import TD3BC, TD3BCConfig, load_agent
 from dydiff_env.agents.loop import LoopConfig, SyntheticBuffer, loop
@@ -139,3 +139,14 @@ def test_the_command_runs_algorithm_1(hopper_folder, tiny_world_path, tmp_path):
     assert code == 2 and "--resume" in error
     code, document, _ = run(*common, "--rounds", 2, "--resume")
     assert code == 0 and [row["round"] for row in document["rounds"]] == [1, 2]
+
+
+def test_a_loop_killed_outright_goes_on_to_the_same_agent(hopper_folder, tiny_world_path, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    common = ("loop", "bc", "--dataset", hopper_folder, "--world", tiny_world_path, "--updates", 100, "--rounds", 4,
+              "--batch", 8, "--horizon", 4, "--device", "cpu")  # fmt: skip
+    kill_when(killed / "agent.pt", *common, "--out", killed)
+    assert 0 < load_agent(killed / "agent.pt").updates < 400
+    assert run(*common, "--out", killed, "--resume", "--json")[0] == 0
+    assert run(*common, "--out", whole, "--json")[0] == 0
+    assert_same_agents(killed / "agent.pt", whole / "agent.pt", 400)

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from dydiff_env.agents import BC, Replay, Schedule, load_agent, train
+from dydiff_env.agents import BC, Replay, Run, Schedule, load_agent, train
 from dydiff_env.cli.app import app
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
@@ -120,39 +122,84 @@ def test_mistakes_end_in_one_line_and_its_fix(arguments, code, words, hopper_fol
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_run_resumes_to_the_result_of_the_uninterrupted_one(hopper_folder, tmp_path):
-    killed, whole = tmp_path / "killed.pt", tmp_path / "whole.pt"
-    command = [
-        "train",
-        "bc",
-        "--dataset",
-        hopper_folder,
-        "--steps",
-        300,
-        "--checkpoint-every",
-        50,
-        "--device",
-        "cpu",
-    ]
+def kill_when(there: Path, *arguments: object) -> None:
+    """Run a command in a process of its own and kill it, for good, as soon as a file is there."""
     program = [sys.executable, "-c", "from dydiff_env.cli.app import main; main()"]
-    arguments = [str(part) for part in (*command, "--out", killed)]
-    process = subprocess.Popen([*program, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while not killed.exists() and process.poll() is None:
+    process = subprocess.Popen([*program, *map(str, arguments)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not there.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+def assert_same_agents(one: Path, other: Path, updates: int) -> None:
+    left, right = load_agent(one), load_agent(other)
+    assert left.updates == right.updates == updates
+    for name, value in right.state_dict().items():
+        torch.testing.assert_close(left.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_killed_run_resumes_to_the_result_of_the_uninterrupted_one(hopper_folder, tmp_path):
+    killed, whole = tmp_path / "killed.pt", tmp_path / "whole.pt"
+    command = ("train", "bc", "--dataset", hopper_folder, "--steps", 300, "--checkpoint-every", 50, "--device", "cpu")
+    kill_when(killed, *command, "--out", killed)
     assert 0 < load_agent(killed).updates < 300
     assert run(*command, "--out", killed, "--resume", "--json")[0] == 0
     assert run(*command, "--out", whole, "--json")[0] == 0
-    left, right = load_agent(killed), load_agent(whole)
-    assert left.updates == right.updates == 300
-    for name, value in right.state_dict().items():
-        torch.testing.assert_close(left.state_dict()[name], value, atol=1e-6, rtol=0)
+    assert_same_agents(killed, whole, 300)
     updates = [
         [row["updates"] for row in csv.DictReader(path.with_suffix(".csv").open())]
         for path in (killed, whole)
     ]
     assert updates[0] == updates[1]
+
+
+def test_seeds_are_trained_side_by_side_as_each_would_be_alone(hopper_folder, tmp_path):
+    out, alone = tmp_path / "ckpt.pt", tmp_path / "alone.pt"
+    common = ("train", "bc", "--dataset", hopper_folder, "--device", "cpu", "--env-eval", "--eval-episodes", 1, "--json")
+    code, document, _ = run(*common, "--out", out, "--steps", 4, "--seeds", "0,7")
+    assert code == 0 and document["seeds"] == [0, 7] and document["updates"] == 4
+    assert json.loads(out.with_suffix(".json").read_text())["returns"] == document["returns"]
+    means = [one["returns"][-1][1] for one in document["runs"]]
+    assert document["returns"] == [[4, pytest.approx(np.mean(means)), pytest.approx(np.std(means, ddof=1))]]
+    assert run(*common, "--out", alone, "--steps", 4, "--seed", 7)[0] == 0
+    assert_same_agents(tmp_path / "ckpt-seed7.pt", alone, 4)
+    assert load_agent(tmp_path / "ckpt-seed0.pt").seed == 0 and (tmp_path / "ckpt-seed0.csv").is_file()
+
+    code, _, error = run(*common, "--out", out, "--steps", 6, "--seeds", "7")
+    assert code == 2 and "ckpt-seed7.pt exists" in error
+    code, document, _ = run(*common, "--out", out, "--steps", 6, "--seeds", "7", "--resume")
+    assert code == 0 and [updates for updates, *_ in document["returns"]] == [4, 6]
+    for words in ("0,0", "a"):
+        code, _, error = run(*common, "--out", tmp_path / "other.pt", "--seeds", words)
+        assert code == 2 and "seeds" in error
+
+
+def test_a_replaced_run_cannot_be_resumed_by_mistake(hopper_folder, tmp_path, monkeypatch):
+    out = tmp_path / "ckpt.pt"
+    first = Run("bc", str(hopper_folder), out, steps=2)
+    first.carry_out()
+    with pytest.raises(DyDiffError, match="ratio"):
+        replace(first, synthetic=(str(hopper_folder),), real_ratio=2.0).carry_out()
+    assert load_agent(out).updates == 2  # a mistake costs nothing
+    monkeypatch.setattr("dydiff_env.agents.seeds.train", lambda *arguments, **options: {})
+    first.carry_out()  # as if killed before its first checkpoint
+    assert not out.exists() and not out.with_suffix(".csv").exists()
+
+
+def test_tensorboard_gets_what_the_log_gets(hopper_dataset, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    schedule = Schedule(log_every=2, eval_every=4, eval_episodes=1)
+    train(BC(hopper_dataset.spec), Replay(hopper_dataset), 4, tmp_path / "bc.pt", schedule=schedule,
+          env="Hopper-v5", tensorboard=tmp_path / "events")  # fmt: skip
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    with (tmp_path / "bc.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [(event.step, event.value) for event in events.Scalars("actor_loss")]
+    assert losses == [(int(row["updates"]), pytest.approx(float(row["actor_loss"]))) for row in rows]
+    assert events.Scalars("return_mean")[0].value == pytest.approx(float(rows[-1]["return_mean"]))
 
 
 def test_resuming_as_another_run_is_refused(hopper_folder, tmp_path):

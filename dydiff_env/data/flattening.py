@@ -59,6 +59,22 @@ def flatten_batch(space: gym.Space, values: Any) -> np.ndarray:
     return values.reshape(len(values), -1).astype(np.float32, copy=False)
 
 
+def flatten_one_or_many(space: gym.Space, observation: Any) -> tuple[np.ndarray, bool]:
+    """One member of ``space``, or a batch of them, as (B, D) float32 rows; and whether it was one."""
+    part, value = space, observation
+    while isinstance(part, gym.spaces.Dict):
+        key, part = next(iter(part.spaces.items()))
+        value = value[key]
+    assert part.shape is not None
+    single = np.ndim(value) == len(part.shape)
+    return flatten_batch(space, _lift(observation) if single else observation), single
+
+
+def _lift(value: Any) -> Any:
+    """One value as a batch of one."""
+    return {key: _lift(part) for key, part in value.items()} if isinstance(value, dict) else np.asarray(value)[None]
+
+
 def unflatten_batch(space: gym.Space, rows: np.ndarray) -> Any:
     """(B, D) rows as (B, …) arrays, or a (nested) dict of them, in the space's own dtypes."""
     if isinstance(space, gym.spaces.Dict):

@@ -11,26 +11,37 @@ import torch
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
 
+FORMAT, VERSION = "dydiff-env-agent", 1
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's dictionary, on the CPU.
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's dictionary, on the CPU; reading runs no code.
 
     Raises:
-        DyDiffError: for anything that is not an agent checkpoint.
+        DyDiffError: where the file is missing, broken, no agent's checkpoint, or of a later version.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DyDiffError(f"There is no checkpoint {path}.", "Make one with `dydiff-env train`.") from None
     except pickle.UnpicklingError:
         raise DyDiffError(
-            f"{path} holds pickled Python objects, not only tensors.",
-            "Export the policy with torch.jit.script or torch.jit.trace and pass that file.",
+            f"{path} is no agent checkpoint: it is damaged, or holds pickled Python objects.",
+            "Give a file that `dydiff-env train` wrote, or export the policy with torch.jit.trace.",
         ) from None
-    except Exception as error:
-        raise DyDiffError(f"{path} cannot be read: {error}.", "Save or copy the checkpoint again.") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != "dydiff-env-agent":
+    except Exception as error:  # torch raises a different type for each way a file can be broken
         raise DyDiffError(
-            f"{path} holds tensors, but not an agent of dydiff-env.",
+            f"{path} is not a readable checkpoint ({type(error).__name__}).",
+            "Give a file that `dydiff-env train` wrote; write it again if it was cut short.",
+        ) from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise DyDiffError(
+            f"{path} holds tensors, but no agent checkpoint of dydiff-env.",
             "A bare state_dict has no network: export it with torch.jit.script or torch.jit.trace.",
+        )
+    if checkpoint["version"] > VERSION:
+        raise DyDiffError(
+            f"{path} has version {checkpoint['version']}, newer than {VERSION}.", "Update dydiff-env."
         )
     return checkpoint
 

@@ -1,0 +1,80 @@
+"""An agent on disk: written by one rename, read back without running code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.agent import FORMAT, VERSION, read_checkpoint
+
+if TYPE_CHECKING:
+    from dydiff_env.agents.agent import Agent
+
+__all__ = ["read_checkpoint", "restore", "write"]
+
+AnyAgent = TypeVar("AnyAgent", bound="Agent")
+
+
+def write(agent: Agent, path: Path) -> Path:
+    """Put everything that acting and training on need into one file of tensors and plain values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "algorithm": agent.algorithm,
+        "config": asdict(agent.config),
+        "state": dict(agent.state_dict()),
+        "spec": agent.spec.to_json(),
+        "world": agent.world,
+        "updates": agent.updates,
+        "seed": agent.seed,
+        "generator": agent.generator.get_state(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()},
+    }
+    torch.save(content, partial)
+    os.replace(partial, path)
+    return path
+
+
+def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device | str = "cpu") -> AnyAgent:
+    """The agent in what ``read_checkpoint`` read.
+
+    Args:
+        cls: of the agent.
+        content: of the checkpoint.
+        device: where its networks go.
+
+    Raises:
+        DyDiffError: where the content does not fit the class.
+    """
+    try:
+        fields = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content["config"].items()
+        }
+        agent = cls(
+            DatasetSpec.from_json(content["spec"]),
+            cls.config_class(**fields),
+            seed=content["seed"],
+            device=device,
+            world=content["world"],
+        )
+        agent.load_state_dict(content["state"])
+        agent.updates = content["updates"]
+        for name, optimizer in agent.optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][name])
+        if agent.device.type == "cpu":  # the state of a CPU's generator means nothing to a GPU's
+            agent.generator.set_state(content["generator"])
+        return agent
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DyDiffError(
+            f"The checkpoint does not fit this version's {cls.algorithm} ({type(error).__name__}).",
+            "Train the agent again, or use the version that wrote it.",
+        ) from error
