@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.error import InvalidAction, ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
@@ -213,6 +215,17 @@ def test_bad_options_are_named(tiny_world, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copies_of_a_batch_go_on_alike(tiny_world, copier) -> None:
+    env = make_vec(tiny_world, 3, policy=Push(), horizon=6)
+    observations, _ = env.reset(seed=0)
+    env.step(act(observations))
+    twin = copier(env)
+    for actions in np.random.default_rng(0).uniform(-1, 1, (9, 3, 3)).astype(np.float32):
+        for one, other in zip(env.step(actions)[:4], twin.step(actions)[:4], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
 def test_copies_go_on_alike_and_apart(tiny_world, copier) -> None:
     env = make(tiny_world, policy=Push(), render_mode="rgb_array").unwrapped
     observation, _ = env.reset(seed=0)
@@ -226,32 +239,94 @@ def test_copies_go_on_alike_and_apart(tiny_world, copier) -> None:
             break
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**31 - 1),
-    moves=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12),
-    free=st.booleans(),
-)
-def test_random_resets_and_steps(tiny_world, seed: int, moves: list[float], free: bool) -> None:
-    env = make(tiny_world, policy=None if free else Push(), horizon=8).unwrapped
-    trace = []
+@pytest.fixture(scope="module")
+def both(tiny_world) -> dict[bool, gym.Env]:
+    """Without a policy and with one, made once for all of hypothesis' examples."""
+    return {free: make(tiny_world, policy=None if free else Push(), horizon=8).unwrapped for free in (True, False)}
+
+
+MOVES = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12)
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), moves=MOVES, free=st.booleans())
+def test_random_resets_and_steps(both, seed: int, moves: list[float], free: bool) -> None:
+    """Well over 1 000 steps: observations in their space, finite, and the same again under the same seed."""
+    env, trace = both[free], []
     for _ in range(2):
         observation, _ = env.reset(seed=seed)
         rows = [observation]
         for move in moves:
             action = np.full(3, move, np.float32) if move < 0.5 else act(observation)[0]
             observation, reward, terminated, truncated, info = env.step(action)
-            assert (
-                observation in env.observation_space
-                and np.isfinite(observation).all()
-                and np.isfinite(reward)
-            )
-            assert info["uncertainty"] >= 0 and info["window_step"] < env.world.horizon
+            assert observation in env.observation_space and np.isfinite(observation).all()
+            assert np.isfinite(reward) and np.isfinite(info["uncertainty"]) and info["uncertainty"] >= 0
+            assert info["window_step"] < env.world.horizon
             rows.append(observation)
             if terminated or truncated:
                 break
         trace.append(np.stack(rows))
     np.testing.assert_array_equal(*trace)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    where=st.integers(0, 2),
+    value=st.one_of(st.floats(1.001, 1e30), st.floats(-1e30, -1.001), st.sampled_from([np.nan, np.inf, -np.inf])),
+    shape=st.sampled_from([(3,), (3,), (2,), (4,), (1, 3), ()]),
+)
+def test_random_bad_actions_are_refused_and_cost_nothing(both, seed: int, where: int, value: float, shape) -> None:
+    env = both[False]
+    env.reset(seed=seed)
+    bad = np.zeros(shape)
+    if shape == (3,):
+        bad[where] = value
+    with pytest.raises(InvalidAction):
+        env.step(bad)
+    untouched = env.step(np.zeros(3, np.float32))
+    env.reset(seed=seed)
+    np.testing.assert_array_equal(untouched[0], env.step(np.zeros(3, np.float32))[0])
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_gymnasiums_vector_wrappers_see_whole_episodes(tiny_world, mode) -> None:
+    env = make_vec(tiny_world, 3, horizon=4, autoreset_mode=mode)
+    assert env.metadata["autoreset_mode"] is mode and env.observation_space.shape == (3, 11)
+    env = gym.wrappers.vector.DictInfoToList(gym.wrappers.vector.RecordEpisodeStatistics(env))
+    observations, _ = env.reset(seed=0)
+    over, totals, found = np.zeros(3, bool), np.zeros(3), 0
+    for _ in range(14):
+        if mode is AutoresetMode.DISABLED and over.any():
+            env.reset(options={"reset_mask": over})
+            totals[over] = 0
+        again = over.copy()
+        observations, rewards, terminated, truncated, infos = env.step(np.zeros((3, 3), np.float32))
+        assert observations in env.observation_space and rewards.dtype == np.float64
+        over = terminated | truncated
+        totals = np.where(again & (mode is AutoresetMode.NEXT_STEP), 0.0, totals + rewards)
+        for row in np.flatnonzero(over):
+            episode = infos[row]["episode"]
+            assert episode["r"] == pytest.approx(totals[row], abs=1e-4) and episode["l"] <= 4
+            found += 1
+            if mode is AutoresetMode.SAME_STEP:
+                totals[row] = 0
+    assert found >= 6
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_closed_environment_frees_its_world_and_says_so(tiny_world_path, batched: bool) -> None:
+    env = make_vec(tiny_world_path, 2, policy=Push()) if batched else make(tiny_world_path, policy=Push()).unwrapped
+    env.reset(seed=0)
+    world, dreams = weakref.ref(env.world), weakref.ref(env.dreams)
+    env.close()
+    gc.collect()
+    assert world() is None and dreams() is None
+    env.close()
+    with pytest.raises(ClosedEnvironmentError):
+        env.reset()
+    with pytest.raises(ClosedEnvironmentError):
+        env.step(env.action_space.sample())
 
 
 def test_a_random_policy_dreams_under_the_seed(tiny_world) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from dydiff_env.envs.dreams import Dreams
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
@@ -72,6 +72,7 @@ class DyDiffDreamEnv(gym.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start a dream; ``options={"observation": s0}`` says where."""
+        require_open(self)
         super().reset(seed=seed)
         if seed is not None:
             self.dreams.reseed(seed)
@@ -92,7 +93,9 @@ class DyDiffDreamEnv(gym.Env):
         Raises:
             InvalidAction: for an action outside the space.
             ResetNeeded: when the dream is over.
+            ClosedEnvironmentError: after ``close``.
         """
+        require_open(self)
         if self._over:
             raise ResetNeeded("This dream is over or has not begun: call reset() first.")
         step = self.dreams.step(ROW, flat_actions(self.action_space, np.asarray(action)[None], 1))
@@ -118,10 +121,12 @@ class DyDiffDreamEnv(gym.Env):
         return overlay(self._renderer.frame(), self._uncertainty)
 
     def close(self) -> None:
-        """Close the renderer."""
+        """Close the renderer and let go of the world and the dreams; a closed environment cannot be used again."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        for name in ("world", "dreams"):
+            self.__dict__.pop(name, None)
 
     def _observation(self, flat: np.ndarray) -> Any:
         batch = structured(self.observation_space, flat)
@@ -148,6 +153,16 @@ def make_dreams(world: World, policy: Any, rows: int, horizon: int | None, itera
         )
     bounded = None if policy is None else as_policy(policy, world.spec, device=str(world.device))
     return Dreams(world, bounded, rows, world.horizon if horizon is None else horizon, iterations)
+
+
+def require_open(env: gym.Env | gym.vector.VectorEnv) -> None:
+    """Refuse to go on after ``close``.
+
+    Raises:
+        ClosedEnvironmentError: where the dreams are gone.
+    """
+    if "dreams" not in env.__dict__:
+        raise ClosedEnvironmentError("This environment is closed: make another one.")
 
 
 def check_start(start: str) -> Literal["dataset", "initial"]:

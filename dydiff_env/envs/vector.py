@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, iterate
 
-from dydiff_env.envs.dream import check_start, make_dreams
+from dydiff_env.envs.dream import check_start, make_dreams, require_open
 from dydiff_env.envs.dreams import Steps
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
 from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
@@ -81,6 +81,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         Raises:
             ValueError, TypeError: for a mask or seeds of a wrong length or type, as in Gymnasium.
         """
+        require_open(self)
         rows = np.flatnonzero(self._mask((options or {}).get("reset_mask")))
         self._seed(seed, rows)
         if options is not None and "observation" in options:
@@ -100,6 +101,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             InvalidAction: for an action outside the space.
             ResetNeeded: before the first reset; with autoreset disabled, for a dream that is over.
         """
+        require_open(self)
         if not self._begun:
             raise ResetNeeded("Call reset() before step().")
         if self.autoreset_mode is AutoresetMode.DISABLED and self._over.any():
@@ -137,10 +139,12 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         )
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the renderers."""
+        """Close the renderers and let go of the world and the dreams."""
         for renderer in self._renderers:
             renderer.close()
         self._renderers = []
+        for name in ("world", "dreams"):
+            self.__dict__.pop(name, None)
 
     def _begin(self, rows: np.ndarray) -> None:
         """Begin new dreams at starts of each row's own drawing, imagining other rows' next ones in the same batch."""
