@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
+from dydiff_env.world.heldout import choose_refinement
 from dydiff_env.world.presets import FAST, PAPER, PRESETS, Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout
@@ -157,6 +158,15 @@ def test_refinement_forms():
     states, _, _ = refine(rolled, ones, relabel, 2, "average")
     assert states[:, 1:].eq(0.75).all()
     assert refine(rolled, ones, relabel, 0)[0] is rolled.states
+    states, actions, _ = refine(rolled, ones, relabel, 3, trust=0.25)
+    assert states[:, 1:].eq(0.25).all() and torch.equal(actions, 2 * states[:, :-1])
+
+
+@pytest.mark.parametrize("gain, trust", [(0.05, 1.0), (0.6, 0.25)])
+def test_moderate_gains_are_believed_by_a_quarter(gain, trust):
+    table = {"M0": {"mean": 1.0}} | {f"replace M{m}": {"mean": gain} for m in range(1, 6)}
+    chosen, record = choose_refinement(FAST.refinement, {"closed_loop": table})
+    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", trust) and record["reason"]
 
 
 def test_error_scale_is_calibrated():

@@ -19,10 +19,12 @@ class RefinementConfig:
         iterations: M.
         update: "replace": the sample replaces the states (the paper's text); "average": the mean of the sample and the states before
             (the released code).
+        trust: share of the sample's distance from the single-step rollout that is believed; 1 is the sample itself (the paper).
     """
 
     iterations: int = 2
     update: str = "replace"
+    trust: float = 1.0
 
 
 def refine(
@@ -31,6 +33,7 @@ def refine(
     relabel: Callable[[Tensor], Tensor],
     iterations: int,
     update: str = "replace",
+    trust: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """M refinements of single-step rollouts.
 
@@ -44,6 +47,7 @@ def refine(
         relabel: the policy's actions (B, L, A) on states s_0 … s_{L−1} (B, L, O).
         iterations: M; 0 returns the rollout.
         update: see RefinementConfig.
+        trust: see RefinementConfig.
 
     Returns:
         states (B, L+1, O), the policy's actions (B, L, A) on them, and how likely the episode goes on after each
@@ -52,6 +56,9 @@ def refine(
     states, actions, alive = rolled.states, rolled.actions, rolled.alive
     for _ in range(iterations):
         following, living = sample(rolled, actions)
+        if trust != 1:
+            following = rolled.states[:, 1:].lerp(following, trust)
+            living = rolled.alive.lerp(living, trust)
         if update == "average":
             following, living = (following + states[:, 1:]) / 2, (living + alive) / 2
         states, alive = torch.cat([states[:, :1], following], 1), living

@@ -293,6 +293,7 @@ class World:
             relabel,
             iterations,
             self.preset.refinement.update,
+            self.preset.refinement.trust,
         )
         # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
         # that is a little unsure from ending long dreams.
