@@ -21,6 +21,19 @@ SCHEMA = 2
 AGAIN = "The folder is damaged or incomplete; fit the world again, or copy it whole."
 
 
+DAMAGE = (
+    OSError,
+    SafetensorError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    AssertionError,
+)
+"""What a damaged file makes of its reading."""
+
+
 def write(path: Path, document: dict[str, Any], tensors: dict[str, Tensor], overwrite: bool) -> None:
     """Make the folder ``path``, whole or not at all.
 
@@ -60,19 +73,9 @@ def readable(path: Path) -> Iterator[None]:
     if not (path / "world.json").is_file():
         fix = "Make one with: dydiff-env fit --dataset ID --out WORLD."
         raise DyDiffError(f"{path} is not a world (it has no world.json).", fix)
-    damage = (
-        OSError,
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        AssertionError,
-    )
     try:
         yield
-    except damage as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0][:120] if str(error) else ""
         raise DyDiffError(
             f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", AGAIN
