@@ -160,7 +160,7 @@ def test_a_killed_fit_of_a_baseline_goes_on(
     monkeypatch.undo()
     with pytest.raises(DyDiffError, match="unfinished fit of another"):
         fit_baseline("synther", hopper_dataset, path, preset="tiny", seed=1)
-    with pytest.raises(DyDiffError, match="no synther model.*fit --dataset"):
+    with pytest.raises(DyDiffError, match=r"no synther model.*fit --dataset"):
         load(path, "synther", hopper_dataset.spec)
     fit_baseline("synther", hopper_dataset, path, preset="tiny")
     assert (path / "synther.safetensors").read_bytes() == whole
@@ -209,7 +209,7 @@ def test_damaged_or_missing_baselines_are_named(full_world: Path, tiny_world_pat
     path = tmp_path / "world"
     shutil.copytree(full_world, path)
     (path / "synther.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(DyDiffError, match="synther model in .* cannot be read"):
+    with pytest.raises(DyDiffError, match=r"synther model in .* cannot be read"):
         export(path, None, tmp_path / "syn", method="synther", batch=4)
     line = ["export", "--method", "mtdiff-s", "--world", str(tiny_world_path), "--out", str(tmp_path / "syn")]
     result = CliRunner().invoke(app, line)

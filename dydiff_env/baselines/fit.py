@@ -16,6 +16,7 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.batches import Batches
+from dydiff_env.world.fit import tensorboard_log
 from dydiff_env.world.training import train
 from dydiff_env.world.world import World
 
@@ -47,6 +48,7 @@ def fit_models(
     device: str | torch.device = "cpu",
     overwrite: bool = False,
     progress: bool = False,
+    tensorboard: str | Path | None = None,
 ) -> World:
     """Train a world, its baselines, or both; the arguments are those of :func:`fit_baseline`.
 
@@ -58,7 +60,13 @@ def fit_models(
     """
     data, folder = load_dataset(dataset), Path(out)
     facts = {"fingerprint": data.spec.fingerprint, "preset": preset, "seed": seed}
-    settings: dict[str, Any] = {"preset": preset, "seed": seed, "device": device, "progress": progress}
+    settings: dict[str, Any] = {
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+        "progress": progress,
+        "tensorboard": tensorboard,
+    }
     for name in names:
         if len(names) > 1 and not overwrite and _facts(folder, name, device) == facts:
             continue
@@ -92,6 +100,7 @@ def fit_baseline(
     device: str | torch.device = "cpu",
     overwrite: bool = False,
     progress: bool = False,
+    tensorboard: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a baseline on a world's dataset and put it into the world's folder.
 
@@ -106,6 +115,7 @@ def fit_baseline(
         device: where to train.
         overwrite: replace the world's present baseline of that name.
         progress: show a bar.
+        tensorboard: folder that the training curve is written to as it grows.
 
     Returns:
         The record: dataset, seed, parameters, training curve.
@@ -153,7 +163,16 @@ def fit_baseline(
         rows = torch.randint(data.transitions, (training.batch,), generator=generator)
         return model.loss(batches, rows, generator)
 
-    done = train(name, model, loss, training, seed=seed, checkpoint=partial / "model.pt", progress=progress)
+    done = train(
+        name,
+        model,
+        loss,
+        training,
+        seed=seed,
+        checkpoint=partial / "model.pt",
+        progress=progress,
+        log=tensorboard_log(tensorboard),
+    )
     record = {
         "dataset": {"id": data.spec.dataset_id, "fingerprint": data.spec.fingerprint},
         "preset": preset,

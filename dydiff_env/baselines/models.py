@@ -16,7 +16,8 @@ from dydiff_env.baselines.synther import SynthER, SynthERConfig
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.sampler import SamplerConfig
-from dydiff_env.world.storage import DAMAGE
+from dydiff_env.world.settings import check_settings
+from dydiff_env.world.storage import load_into
 from dydiff_env.world.training import TrainingConfig
 from dydiff_env.world.transformer import TransformerConfig
 
@@ -78,12 +79,12 @@ def load(world: Path, name: str, spec: DatasetSpec, device: str = "cpu") -> Base
         facts = json.loads(document.read_text())
         if facts["schema"] != SCHEMA:
             raise ValueError(f"schema {facts['schema']}, this version reads {SCHEMA}")
-        model = build(name, spec, facts["config"], facts["horizon"])
         tensors = load_file(world / f"{name}.safetensors")
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise ValueError("a number that is not finite")
-        model.load_state_dict(tensors)
-    except DAMAGE as error:
+        model = load_into(lambda: build(name, spec, facts["config"], facts["horizon"]), tensors)
+        check_settings(model.config, name)
+    except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else ""
         raise DyDiffError(
             f"The {name} model in {world} cannot be read ({type(error).__name__}: {reason}).",

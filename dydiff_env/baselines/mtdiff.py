@@ -69,6 +69,8 @@ class MTDiff(nn.Module):
 
     action_mean: Tensor
     action_std: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, spec: DatasetSpec, config: MTDiffConfig, horizon: int) -> None:
         super().__init__()
@@ -80,9 +82,9 @@ class MTDiff(nn.Module):
         )
         self.register_buffer("action_mean", torch.zeros(spec.action_size))
         self.register_buffer("action_std", torch.ones(spec.action_size))
-        low, high = action_bounds(spec)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        low, high = action_bounds(spec)  # stored with the weights
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
 
     def measure(self, batches: Batches, rows: Tensor) -> None:
         """Set the actions' means and deviations by the transitions ``rows``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -108,6 +109,8 @@ class SynthER(nn.Module):
 
     mean: Tensor
     std: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, spec: DatasetSpec, config: SynthERConfig) -> None:
         super().__init__()
@@ -119,9 +122,9 @@ class SynthER(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(sum(self.sizes)))
         self.register_buffer("std", torch.ones(sum(self.sizes)))
-        low, high = action_bounds(spec)
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
+        low, high = action_bounds(spec)  # stored with the weights
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
 
     def measure(self, batches: Batches, rows: Tensor) -> None:
         """Set means and deviations by the transitions ``rows``."""
@@ -146,7 +149,7 @@ class SynthER(nn.Module):
             condition = self._nothing(torch.empty(shape, device=self.mean.device))
             parts.append(
                 sample(
-                    lambda x, sigma, c=condition: self.denoiser(x, sigma, c),
+                    partial(self.denoiser, condition=condition),
                     shape,
                     self.config.sampler,
                     generator,
