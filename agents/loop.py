@@ -21,6 +21,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import progress_bar
 from dydiff_env.synthesis.filters import kept_count
+from dydiff_env.synthesis.methods import Dreamer
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
 from dydiff_env.world.world import World
 
@@ -165,7 +166,7 @@ def loop(
             )
             agent.fit(replay, config.updates)
             trained = time.perf_counter()
-            kept, statistics = run_round(world, policy, options, index - 1)
+            kept, statistics = run_round(Dreamer(world, policy), options, index - 1)
             if len(kept):
                 buffer.add(index, kept)
             row: dict[str, Any] = {

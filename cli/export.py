@@ -15,21 +15,32 @@ DREAM, KEEP, OUTPUT = "Rollouts", "Filter", "Output and scale"
 
 
 def export(
+    out: Annotated[Path, typer.Option(help="The Minari folder to make.")],
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="An agent .pt, TorchScript, .pt2, SB3 .zip, .d3, .onnx, module:callable, random, behavior or demo."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="The Minari folder to make.")],
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="dydiff, single-step, synther, synther-filtered, mtdiff-s; the last three follow no policy.",
+            rich_help_panel=DREAM,
+        ),
+    ] = "dydiff",
     world: Annotated[
         Path | None,
-        typer.Option(help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, ./world, or the embedded maze."),
+        typer.Option(
+            help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, ./world, or the embedded maze."
+        ),
     ] = None,
     trajectories: Annotated[
         int | None, typer.Option(help="Rollouts kept in all; one round's by default.", rich_help_panel=DREAM)
     ] = None,
-    horizon: Annotated[int, typer.Option(help="Most steps of a rollout.", rich_help_panel=DREAM)] = 100,
+    horizon: Annotated[
+        int | None, typer.Option(help="Most steps of a rollout; 100 by default.", rich_help_panel=DREAM)
+    ] = None,
     iterations: Annotated[
         int | None,
         typer.Option(
@@ -50,9 +61,16 @@ def export(
     ] = "dataset",
     batch: Annotated[int, typer.Option(help="Rollouts of a round, B_r.", rich_help_panel=DREAM)] = 2048,
     filter: Annotated[
-        str, typer.Option(help="softmax, hardmax, none, or an installed one.", rich_help_panel=KEEP)
-    ] = "softmax",
-    keep: Annotated[float, typer.Option(help="Share of a round that is kept.", rich_help_panel=KEEP)] = 0.8,
+        str | None,
+        typer.Option(
+            help="softmax (default), hardmax, none, or an installed one. synther and mtdiff-s: none.",
+            rich_help_panel=KEEP,
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Share of a round that is kept; .8, or 1 without a filter.", rich_help_panel=KEEP),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of the softmax filter.", rich_help_panel=KEEP)] = 0.05,
     max_uncertainty: Annotated[
         float | None,
@@ -64,9 +82,21 @@ def export(
             help="Register it too: NAMESPACE/NAME-vK, for minari.load_dataset.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="Minari's: hdf5 or arrow.", rich_help_panel=OUTPUT)
+    ] = "hdf5",
     workers: Annotated[
         int, typer.Option(help="Processes; their number does not change the data.", rich_help_panel=OUTPUT)
     ] = 1,
+    engine: Annotated[
+        str, typer.Option(help="local processes, or ray: a cluster.", rich_help_panel=OUTPUT)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a running Ray cluster; without it, ray starts one here.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished export.", rich_help_panel=OUTPUT)
     ] = False,
@@ -89,6 +119,8 @@ def export(
     [bold]dydiff-env export --policy ckpt.pt --out syn.minari[/]
 
     [bold]dydiff-env export --policy sac.zip --trust --world world/ --trajectories 10000 --out syn.minari[/]
+
+    [bold]dydiff-env export --method synther --world world/ --trajectories 100000 --out syn.minari[/]     (see fit --models)
     """
     with reporting(debug):
         chosen = find_world(policy, world)
@@ -98,6 +130,7 @@ def export(
             chosen,
             policy,
             out,
+            method=method,
             trajectories=trajectories,
             horizon=horizon,
             iterations=iterations,
@@ -112,7 +145,10 @@ def export(
             overwrite=overwrite,
             resume=resume,
             dataset_id=dataset_id,
+            data_format=data_format,
             workers=workers,
+            engine=engine,  # type: ignore[arg-type]
+            address=address,
             trust=trust,
             vecnormalize=vecnormalize,
             device=str(pick_device(device)),
@@ -121,7 +157,7 @@ def export(
         emit(document, as_json)
 
 
-def find_world(policy: str, world: Path | None = None) -> Path:
+def find_world(policy: str | None, world: Path | None = None) -> Path:
     """The world folder to dream in: the given one, the checkpoint's, $DYDIFF_ENV_WORLD, ./world, or the embedded one.
 
     The embedded one is for its own policy and for agents of ours with the same spaces.
@@ -133,9 +169,9 @@ def find_world(policy: str, world: Path | None = None) -> Path:
         return world
     import dydiff_env.embedded as embedded
 
-    if policy == embedded.NAME and not Path(policy).exists():
+    if policy == embedded.NAME and not Path(embedded.NAME).exists():
         return embedded.WORLD
-    agent = _agent(policy)
+    agent = None if policy is None else _agent(policy)
     named = None if agent is None else agent["world"]
     for candidate in (named, os.environ.get("DYDIFF_ENV_WORLD"), "world"):
         if candidate and (Path(candidate) / "world.json").is_file():

@@ -16,6 +16,9 @@ def fit(
     dataset: Annotated[str, typer.Option(help="A Minari dataset: its id, or its folder.")],
     out: Annotated[Path, typer.Option(help="The world folder to make.")],
     preset: Annotated[str, typer.Option(help="fast, paper (the published form), or tiny (seconds).")] = "fast",
+    models: Annotated[
+        str, typer.Option(help="world, synther, mtdiff-s (baselines for export --method), several by comma, or all.")
+    ] = "world",
     seed: Seed = 0,
     device: Device = "auto",
     tensorboard: Annotated[Path | None, typer.Option(help="Write training curves to this folder as they grow.")] = None,
@@ -23,22 +26,23 @@ def fit(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a world on a dataset.
+    """Train a world on a dataset, and the baselines that `export --method` takes.
 
     A fit that was stopped goes on where it was when the same command is run again.
 
     Example: dydiff-env fit --dataset mujoco/hopper/medium-v0 --out world
     """
     with reporting(debug):
-        from dydiff_env.world.world import World
+        from dydiff_env.baselines.fit import fit_models, parse_models
 
         began = time.monotonic()
-        world = World.fit(
-            dataset, preset=preset, seed=seed, out=out, device=pick_device(device), overwrite=overwrite,
-            progress=not json, tensorboard=tensorboard,
+        world = fit_models(
+            parse_models(models), dataset, out, preset=preset, seed=seed, device=pick_device(device),
+            overwrite=overwrite, progress=not json, tensorboard=tensorboard,
         )
         document: dict[str, Any] = {
-            "world": str(out), "preset": world.preset.name, "seconds": round(time.monotonic() - began, 1),
+            "world": str(out), "preset": preset, "models": parse_models(models),
+            "seconds": round(time.monotonic() - began, 1),
         }
         document |= {k: world.record[k] for k in ("parameters", "fidelity", "refinement") if k in world.record}
         if json:

@@ -222,6 +222,26 @@ def test_formats_that_run_code_need_trust(files: dict[str, Path], tmp_path: Path
     assert not marker.exists()
 
 
+class Writes(nn.Module):
+    """TorchScript that writes a file when it acts."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2] + torch.from_file(self.path, True, 64)[0]
+
+
+def test_torchscript_that_writes_files_needs_trust(tmp_path: Path) -> None:
+    torch.jit.script(Writes(str(tmp_path / "written"))).save(str(tmp_path / "policy.pt"))
+    with pytest.raises(DyDiffError, match=r"calls from_file.*--trust"):
+        load_policy(tmp_path / "policy.pt", SPEC)
+    assert not (tmp_path / "written").exists()
+    load_policy(tmp_path / "policy.pt", SPEC, trust=True)
+    assert (tmp_path / "written").exists()
+
+
 def test_wrong_sizes_are_named(files: dict[str, Path], network: nn.Module) -> None:
     wide = DatasetSpec(gym.spaces.Box(-1, 1, (11,)), SPEC.action_space)
     arms = DatasetSpec(SPEC.observation_space, gym.spaces.Box(-1, 1, (3,)))

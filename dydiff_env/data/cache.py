@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec
+from dydiff_env.errors import DyDiffError
 
 LAYOUT = 1  # part of the key: a change of the files' layout makes old entries unfindable
 ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
@@ -35,7 +36,7 @@ def read_entry(entry: Path) -> Dataset | None:
     try:
         spec = DatasetSpec.from_json((entry / "spec.json").read_text())
         arrays = [np.asarray(np.load(entry / f"{name}.npy", mmap_mode="r")) for name in ARRAYS]
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, DyDiffError):
         return None
     dataset = Dataset(spec, *arrays)
     episodes, steps = len(dataset.terminations), len(dataset.actions)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -13,8 +14,9 @@ import numpy as np
 from gymnasium.spaces.utils import flatdim
 from minari.serialization import deserialize_space, serialize_space
 
-from dydiff_env.data.flattening import canonical
+from dydiff_env.data.flattening import canonical, check_spaces
 from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
 
 
 class Transitions(NamedTuple):
@@ -64,6 +66,9 @@ class DatasetSpec:
     ref_max_score: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("env_spec", "dataset_id", "fingerprint"):
+            if not isinstance(getattr(self, name), str | (NoneType if name == "env_spec" else str)):
+                raise TypeError(f"{name} is {getattr(self, name)!r}, not text")
         for name in ("observation_space", "action_space"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
 
@@ -87,10 +92,26 @@ class DatasetSpec:
 
     @staticmethod
     def from_json(text: str) -> DatasetSpec:
-        """The specification that ``to_json`` wrote."""
-        fields = json.loads(text)
-        spaces = {name: deserialize_space(fields.pop(name)) for name in ("observation_space", "action_space")}
-        return DatasetSpec(**spaces, **fields)
+        """The specification that ``to_json`` wrote.
+
+        Raises:
+            DyDiffError: where it is damaged.
+        """
+        try:
+            fields = json.loads(text)
+            spaces = {name: deserialize_space(fields.pop(name)) for name in ("observation_space", "action_space")}
+            for name in ("ref_min_score", "ref_max_score"):
+                if fields.get(name) is not None:
+                    fields[name] = float(fields[name])
+            spec = DatasetSpec(**spaces, **fields)
+            check_spaces(spec.observation_space, spec.action_space, "the file")
+            return spec
+        except DyDiffError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            raise DyDiffError(f"The description of the data cannot be read: {reason}.",
+                              "The file is damaged; make or copy it again.") from error
 
 
 @dataclass(frozen=True)

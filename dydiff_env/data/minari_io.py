@@ -24,6 +24,7 @@ from dydiff_env.data.minari_writer import (
     registry_root,
     write_dataset,
 )
+from dydiff_env.data.simulator import environment_spec, make_env
 from dydiff_env.errors import DyDiffError
 
 __all__ = ["MinariWriter", "load_dataset", "register", "registered_folder", "resolve_dataset",
@@ -98,17 +99,19 @@ def _read(folder: Path) -> Dataset:
             if len(episode.rewards):
                 check_episode(episode, index, name)
                 parts.append(episode)
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        low, high = (None if metadata.get(key) is None else float(metadata[key])
+                     for key in ("ref_min_score", "ref_max_score"))
+        spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name,
+                           ref_min_score=low, ref_max_score=high)
+    except DyDiffError:
+        raise
+    except Exception as error:
         reason = str(error).strip().splitlines()
         raise DyDiffError(f"{folder} cannot be read: {reason[0] if reason else type(error).__name__}.",
                           "The files are damaged or incomplete; write or download them again.") from error
     if not parts:
         raise DyDiffError(f"{name} ({folder}) is empty: it holds no transition.",
                           "Collect or download it again.")
-    low, high = (None if metadata.get(key) is None else float(metadata[key])
-                 for key in ("ref_min_score", "ref_max_score"))
-    spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name,
-                       ref_min_score=low, ref_max_score=high)
     return Dataset.from_episodes(spec, parts)
 
 
@@ -119,8 +122,11 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         DyDiffError: where they are damaged.
     """
     try:
-        return json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError) as error:
+        metadata = json.loads((folder / "metadata.json").read_text())
+        if not isinstance(metadata, dict):
+            raise ValueError("it is no JSON object")
+        return metadata
+    except (OSError, ValueError, RecursionError) as error:
         raise DyDiffError(f"{folder / 'metadata.json'} cannot be read: {error}.",
                           "Write or download the dataset again.") from error
 
@@ -128,15 +134,18 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 def _spaces(metadata: dict[str, Any], name: str) -> tuple[gym.Space, gym.Space]:
     """The spaces the metadata name, else those of the environment they name."""
     if "observation_space" in metadata and "action_space" in metadata:
-        return deserialize_space(metadata["observation_space"]), deserialize_space(metadata["action_space"])
+        try:
+            return deserialize_space(metadata["observation_space"]), deserialize_space(metadata["action_space"])
+        except Exception as error:
+            raise DyDiffError(f"{name} has a space that cannot be read ({type(error).__name__}).",
+                              "Its metadata.json is damaged; write or download the dataset again.") from error
     try:
-        env = gym.make(gym.envs.registration.EnvSpec.from_json(metadata["env_spec"]))
-    except Exception as error:
-        raise DyDiffError(f"{name} stores no spaces, and its environment cannot be made: {error}.",
+        env = make_env(environment_spec(metadata["env_spec"]))
+        env.close()
+        return env.observation_space, env.action_space
+    except (DyDiffError, KeyError) as error:
+        raise DyDiffError(f"{name} stores no spaces, and its environment cannot be made: {error}",
                           "Install the package its environment comes from.") from error
-    spaces = env.observation_space, env.action_space
-    env.close()
-    return spaces
 
 
 def check_episode(episode: Episode, index: int, name: str) -> None:

@@ -7,19 +7,18 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import minari
 import numpy as np
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.serialization import serialize_space
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
-from dydiff_env.data.flattening import unflatten_batch
+from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 
@@ -30,8 +29,7 @@ class MinariWriter:
     """Streams episodes into ``PATH.partial`` and publishes them as the Minari folder ``PATH`` by one rename.
 
     Every ``append`` is one file that appears whole or not at all, so a killed run loses at most the batch it
-    was
-    at: open the writer again with ``resume=True``, look at ``parts`` and ``notes``, and go on.
+    was at: open the writer again with ``resume=True``, look at ``parts`` and ``notes``, and go on.
 
     Args:
         path: the folder to make; ``minari.MinariDataset(path)`` will open it.
@@ -41,14 +39,19 @@ class MinariWriter:
             ``PATH.partial``.
         resume: go on with ``PATH.partial`` where there is one.
         resumable: leave ``PATH.partial`` when a ``with`` block fails; otherwise it is removed.
+        data_format: Minari's: ``"hdf5"`` or ``"arrow"``.
 
     Raises:
         DyDiffError: where ``path`` exists and ``overwrite`` is off, where an unfinished one is in the way,
-            or the id is not a Minari id.
+            the id is not a Minari id, or the format is unknown.
     """
 
     def __init__(self, path: str | Path, spec: DatasetSpec, *, overwrite: bool = False, resume: bool = False,
-                 resumable: bool = False) -> None:
+                 resumable: bool = False, data_format: str = "hdf5") -> None:
+        if data_format not in FORMATS:
+            raise DyDiffError(f"There is no data format {data_format!r}.", f"Use {' or '.join(FORMATS)}.",
+                              usage=True)
+        self.data_format = data_format
         self.path, self.spec, self.resumable = Path(path), spec, resumable or resume
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_dataset_id(spec.dataset_id)
@@ -110,16 +113,22 @@ class MinariWriter:
         """
         if not self.trajectories:
             raise DyDiffError(f"{self.path} would be empty: no trajectory was kept.", "Keep more of them.")
-        data = self.partial / "main_data.hdf5"
-        self._write_hdf5(data)
+        self._unwrite()  # what a run that was killed just here left
+        try:
+            FORMATS[self.data_format](self.partial, self._batches())
+        except OSError:  # a full disk: leave room
+            self._unwrite()
+            raise
+        size = sum(file.stat().st_size for file in self.partial.rglob("*")
+                   if file.is_file() and file.parent != self._folder)
         metadata: dict[str, Any] = {
-            "total_episodes": self.trajectories, "total_steps": self.transitions, "data_format": "hdf5",
+            "total_episodes": self.trajectories, "total_steps": self.transitions, "data_format": self.data_format,
             "jpeg_encoding": True,
             "observation_space": serialize_space(self.spec.observation_space),
             "action_space": serialize_space(self.spec.action_space),
             "dataset_id": self.spec.dataset_id, "minari_version": minari.__version__, "code_permalink": "",
             "author": list(author), "algorithm_name": algorithm_name, "description": description,
-            "dataset_size": round(data.stat().st_size / 1e6, 1)}
+            "dataset_size": round(size / 1e6, 1)}
         optional = {"env_spec": self.spec.env_spec, "ref_min_score": self.spec.ref_min_score,
                     "ref_max_score": self.spec.ref_max_score,
                     "dydiff_env": json.dumps(provenance) if provenance else None}
@@ -163,46 +172,16 @@ class MinariWriter:
         self.transitions += int(offsets[-1])
         self.notes.append(note)
 
-    def _write_hdf5(self, path: Path) -> None:
-        """One group an episode, as Minari lays it out, by HDF5's low-level calls, which are far faster."""
-        index = 0
-        with h5py.File(path, "w", libver="latest", track_order=True) as file:
-            for part in self._files():
-                with np.load(part) as arrays:
-                    batch = Dataset(self.spec, *(arrays[name] for name in ARRAYS))
-                observations = unflatten_batch(self.spec.observation_space, batch.observations)
-                actions = unflatten_batch(self.spec.action_space, batch.actions)
-                rewards = batch.rewards.astype(np.float64)
-                for i, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
-                    ends = np.zeros((2, stop - start), bool)
-                    ends[0 if batch.terminations[i] else 1, -1] = True
-                    group = h5py.h5g.create(file.id, f"episode_{index}".encode())
-                    _attribute(group, b"id", index)
-                    _attribute(group, b"total_steps", int(stop - start))
-                    _store(group, "observations", observations, start + i, stop + i + 1)
-                    _store(group, "actions", actions, start, stop)
-                    _store(group, "rewards", rewards, start, stop)
-                    _store(group, "terminations", ends[0], 0, None)
-                    _store(group, "truncations", ends[1], 0, None)
-                    index += 1
+    def _unwrite(self) -> None:
+        """Remove all but the batches."""
+        for file in self.partial.iterdir():
+            if file != self._folder:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
 
-
-def _store(group: h5py.h5g.GroupID, name: str, values: Any, start: int, stop: int | None) -> None:
-    """Rows ``start`` to ``stop`` of an array, or of every array of a nested dict."""
-    if isinstance(values, dict):
-        inner = h5py.h5g.create(group, name.encode())
-        for key, part in values.items():
-            _store(inner, key, part, start, stop)
-        return
-    rows = np.ascontiguousarray(values[start:stop])
-    kind = h5py.h5t.py_create(rows.dtype, logical=True)
-    dataset = h5py.h5d.create(group, name.encode(), kind, h5py.h5s.create_simple(rows.shape))
-    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, rows)
-
-
-def _attribute(group: h5py.h5g.GroupID, name: bytes, value: int) -> None:
-    attribute = h5py.h5a.create(group, name, h5py.h5t.NATIVE_INT64, h5py.h5s.create(h5py.h5s.SCALAR))
-    attribute.write(np.array(value, np.int64))
+    def _batches(self) -> Iterator[Dataset]:
+        for part in self._files():
+            with np.load(part) as arrays:
+                yield Dataset(self.spec, *(arrays[name] for name in ARRAYS))
 
 
 def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False, **metadata: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -47,15 +48,41 @@ def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper]
     return _make(str(getattr(spec, "id", spec)), lambda: gym.vector.SyncVectorEnv([one] * num_envs))
 
 
-def _spec(spec: str | EnvSpec) -> str | EnvSpec:
-    if isinstance(spec, str) and spec.lstrip().startswith("{"):
+def environment_spec(text: str) -> EnvSpec:
+    """The environment that a dataset or a world names in JSON. Nothing is imported or made.
+
+    Raises:
+        DyDiffError: where it is no specification.
+    """
+    try:
         known = EnvSpec.__dataclass_fields__
-        fields = {key: value for key, value in json.loads(spec).items() if key in known}
-        spec = EnvSpec.from_json(json.dumps(fields))
+        fields = {key: value for key, value in json.loads(text).items() if key in known}
+        return EnvSpec.from_json(json.dumps(fields))
+    except Exception as error:
+        raise DyDiffError(f"The file's environment cannot be read ({type(error).__name__}).",
+                          "Name one with --env, or write the file again.") from error
+
+
+def _spec(spec: str | EnvSpec) -> str | EnvSpec:
+    """What ``gym.make`` may be given: an id, or a registered environment with the specification's own arguments.
+
+    A specification says which Python object to call with which arguments: taken at its word, a downloaded dataset could
+    call anything. So only the arguments are taken from it, and what is called from Gymnasium's registry.
+    """
+    if isinstance(spec, str) and spec.lstrip().startswith("{"):
+        spec = environment_spec(spec)
     name = spec if isinstance(spec, str) else spec.id
     if name.startswith(("PointMaze", "AntMaze", "Fetch", "Adroit", "FrankaKitchen")):
         _register_robotics(name)
-    return spec
+    if isinstance(spec, str):
+        return spec
+    if name not in gym.registry:
+        raise DyDiffError(f"The environment {name[:80]!r} is not registered here.",
+                          "Import the package that registers it, or name it with --env package.module:ID.")
+    found = copy.deepcopy(gym.registry[name])
+    found.kwargs.update(spec.kwargs)
+    found.max_episode_steps = spec.max_episode_steps
+    return found
 
 
 def _ordered(env: gym.Env) -> gym.Env:
@@ -79,8 +106,10 @@ def _make(name: str, make: Callable[[], Any]) -> Any:
     try:
         with warnings_once():
             return make()
-    except (gym.error.Error, ImportError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except DyDiffError:
+        raise
+    except Exception as error:  # whatever its constructor makes of the arguments
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DyDiffError(f"The environment {name} cannot be made: {reason}",
                           "Check the id and install the package it comes from.") from error
 

@@ -11,7 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
-from dydiff_env.data.simulator import make_vec_env
+from dydiff_env.data.simulator import environment_spec, make_vec_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
 
@@ -53,7 +53,7 @@ def environment_of(spec: DatasetSpec) -> EnvSpec:
         raise DyDiffError(
             f"{spec.dataset_id} does not say which environment it comes from.", "Name one with --env."
         )
-    return EnvSpec.from_json(spec.env_spec)
+    return environment_spec(spec.env_spec)
 
 
 def evaluate_returns(

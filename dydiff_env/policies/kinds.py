@@ -36,8 +36,8 @@ def _archive_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.split("/", 1)[-1] for name in archive.namelist()} | set(archive.namelist())
-    except zipfile.BadZipFile:
-        raise DyDiffError(f"{path} is a damaged archive.", "Save or copy the checkpoint again.") from None
+    except Exception as error:  # BadZipFile, and what else a damaged directory of an archive leads to
+        raise DyDiffError(f"{path} is a damaged archive.", "Save or copy the checkpoint again.") from error
     if "_stable_baselines3_version" in names or {"data", "policy.pth"} <= names:
         return "sb3"
     if "archive_format" in names or "serialized_exported_program.json" in names:

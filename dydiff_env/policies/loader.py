@@ -78,6 +78,12 @@ def load_policy(
             "If you trust where it came from, pass --trust (trust=True).",
             usage=True,
         )
+    if kind == "torchscript" and not trust and (call := torchscript.reaches_out(path)):
+        raise DyDiffError(
+            f"{path} calls {call}, which can reach files or other machines.",
+            "If you trust where it came from, pass --trust (trust=True).",
+            usage=True,
+        )
     return _load_file(path, kind, spec, None if vecnormalize is None else Path(vecnormalize), device)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,23 @@ import torch
 from torch import Tensor
 
 from dydiff_env.errors import DyDiffError
+
+REACHING_OUT = re.compile(rb"\b(from_file|save|rpc_\w+)\s*\(|\bops\.(?!aten\b|prim\b|quantized\b)")
+"""Calls of TorchScript that write files or leave the process; the rest of the language only computes."""
+
+
+def reaches_out(path: Path) -> str | None:
+    """The first call in a TorchScript file that could touch more than tensors, or None. Nothing is executed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".py") and (found := REACHING_OUT.search(archive.read(name))):
+                    return found.group().decode().rstrip("( ")
+    except Exception as error:  # zlib, encryption, offsets: an archive can be damaged in many ways
+        raise DyDiffError(
+            f"{path} is a damaged archive ({type(error).__name__}).", "Save or copy the file again."
+        ) from error
+    return None
 
 
 class TorchScriptPolicy:
@@ -27,9 +46,10 @@ class TorchScriptPolicy:
         self.source, self.device = source, device
         try:
             self.module = torch.jit.load(io.BytesIO(source), map_location=device).eval()
-        except RuntimeError as error:
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DyDiffError(
-                f"The TorchScript file cannot be read: {str(error).splitlines()[0]}",
+                f"The TorchScript file cannot be read: {reason}",
                 "Save or copy the file again.",
             ) from error
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from dydiff_env.data.dataset import fingerprint
+from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.minari_writer import (
     MinariWriter,
     check_dataset_id,
@@ -19,12 +18,22 @@ from dydiff_env.data.minari_writer import (
     registered_folder,
 )
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.progress import progress_bar
+from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.filters import kept_count
 from dydiff_env.synthesis.lock import sole_writer
+from dydiff_env.synthesis.methods import get_method
+from dydiff_env.synthesis.provenance import (
+    algorithm,
+    check_same,
+    description,
+    facts,
+    finished_rounds,
+    totals,
+    versions,
+)
 from dydiff_env.synthesis.rounds import RoundOptions
-from dydiff_env.synthesis.workers import Sources, in_order
+from dydiff_env.synthesis.workers import Round, Sources, in_order
 from dydiff_env.world.world import World
 
 
@@ -33,11 +42,12 @@ def export(
     policy: Any,
     out: str | Path,
     *,
+    method: str = "dydiff",
     trajectories: int | None = None,
-    horizon: int = 100,
+    horizon: int | None = None,
     iterations: int | None = None,
-    filter: str = "softmax",
-    keep: float = 0.8,
+    filter: str | None = None,
+    keep: float | None = None,
     temperature: float = 0.05,
     batch: int = 2048,
     deterministic: bool = True,
@@ -47,7 +57,10 @@ def export(
     overwrite: bool = False,
     resume: bool = False,
     dataset_id: str | None = None,
+    data_format: str = "hdf5",
     workers: int = 1,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     trust: bool = False,
     vecnormalize: str | Path | None = None,
     device: str = "cpu",
@@ -59,14 +72,18 @@ def export(
     end. A run that was killed goes on with `resume` and ends with the same arrays, however many the workers.
 
     Args:
-        world: a World or its folder.
-        policy: anything `dydiff_env.policies.as_policy` takes: a file, a name, a Policy, a callable.
+        world: a World or its folder; the folder for a baseline, whose model lies in it.
+        policy: anything `dydiff_env.policies.as_policy` takes: a file, a name, a Policy, a callable. None for a
+            method that follows no policy.
         out: the Minari folder to make.
+        method: dydiff, single-step (no refinement), synther, synther-filtered or mtdiff-s.
         trajectories: how many rollouts are kept in all; one round's by default.
-        horizon: most steps of a rollout; beyond the world's window, windows are chained.
+        horizon: most steps of a rollout, 100 by default; beyond the world's window, windows are chained. SynthER's
+            are single transitions.
         iterations: refinements M (Eqs. 7–9); the world's own by default, 0 for the plain single-step rollout.
-        filter: hardmax, softmax, none, or a package's own.
-        keep: share η of a round's rollouts that is kept.
+        filter: hardmax, softmax, none, or a package's own; the method's by default: softmax, but none for synther
+            and mtdiff-s.
+        keep: share η of a round's rollouts that is kept; by default .8, or all where the method has no filter.
         temperature: of the softmax filter.
         batch: rollouts of a round, B_r.
         deterministic: the policy's mode instead of its samples.
@@ -74,9 +91,12 @@ def export(
         max_uncertainty: cut a rollout before its first transition more uncertain than this.
         seed: of everything drawn.
         overwrite: replace an existing `out`.
-        resume: go on with an unfinished `OUT.partial`.
+        resume: go on with an unfinished `OUT.partial`; a finished `out` of the same recipe is left as it is.
         dataset_id: also register the dataset, so that `minari.load_dataset(dataset_id)` finds it.
+        data_format: Minari's: hdf5, or arrow (a file an episode).
         workers: processes that dream; with more than one, `world` and `policy` are best given by path.
+        engine: "local" for processes on this machine, "ray" for a Ray cluster.
+        address: of a running Ray cluster; None starts one on this machine.
         trust: allow policy formats that can run code on loading.
         vecnormalize: SB3's VecNormalize statistics, for an SB3 policy.
         device: where the world and the policy run.
@@ -90,22 +110,36 @@ def export(
             disk. Nothing is left behind but finished rounds.
     """
     begun, out = time.perf_counter(), Path(out)
+    chosen = get_method(method)
     if workers < 1:
         raise DyDiffError(f"--workers is {workers}.", "Give 1 or more.", usage=True)
+    if data_format not in FORMATS:
+        raise DyDiffError(f"--format is {data_format!r}.", f"Use {' or '.join(FORMATS)}.", usage=True)
+    if engine not in ("local", "ray") or (address is not None and engine != "ray"):
+        raise DyDiffError(
+            f"--engine is {engine!r}{', with an --address' if address else ''}.",
+            "Use local, or ray (which takes an --address).",
+            usage=True,
+        )
+    if engine == "ray":
+        import_ray()  # a clear error before anything is loaded
     if dataset_id is not None:
         check_dataset_id(dataset_id)
         if registered_folder(dataset_id).exists() and not overwrite:
             raise DyDiffError(
                 f"The dataset {dataset_id} exists.", "Choose another id, or replace it with --overwrite."
             )
-    loading = {"trust": trust, "vecnormalize": vecnormalize}
-    sources = Sources(world, policy, loading, device)
-    opened = world, policy = sources.open()
+    sources = Sources(world, policy, method, {"trust": trust, "vecnormalize": vecnormalize}, device)
+    opened = sources.open()
+    world = opened.world
+    keep = chosen.keep if keep is None else keep
+    refined = world.iterations if method == "dydiff" else 0
     options = RoundOptions(
         trajectories=kept_count(keep, batch) if trajectories is None else trajectories,
-        horizon=horizon,
-        iterations=world.iterations if iterations is None else iterations,
-        filter=filter,
+        method=method,
+        horizon=chosen.horizon if horizon is None else horizon,
+        iterations=refined if iterations is None else iterations,
+        filter=chosen.filter if filter is None else filter,
         keep=keep,
         temperature=temperature,
         batch=batch,
@@ -116,89 +150,77 @@ def export(
     )
     options.check()
     spec = replace(world.spec, dataset_id=dataset_id or dataset_id_for(out))
-    recipe = {"options": asdict(options), "world": _world_facts(world), "policy": _policy_facts(policy)}
-    files = {"overwrite": overwrite, "resume": resume, "resumable": True}
-    with sole_writer(out), MinariWriter(out, spec, **files) as writer:
-        _same_recipe(writer, recipe)
-        before = writer.trajectories
-        try:
-            _dream(writer, sources, opened, options, workers, recipe, progress)
-            rounds = [note["statistics"] for note in writer.notes]
-            writer.publish(
-                algorithm_name="DyDiff" if options.iterations else "single-step rollout",
-                description=f"A {policy.kind} policy in a world learned from {world.spec.dataset_id}.",
-                provenance={"kind": "export", "versions": _versions(), **recipe, "rounds": rounds},
-            )
-        except BaseException as error:
-            if writer.parts == 0:
-                writer.discard()
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DyDiffError(
-                    f"No space left for {out}; {writer.parts} of {len(options.batches())} rounds are done.",
-                    "Free some, then go on with --resume.",
-                ) from error
-            raise
+    recipe = {"options": asdict(options), **facts(opened)}
+    files: dict[str, Any] = {
+        "overwrite": overwrite,
+        "resume": resume,
+        "resumable": True,
+        "data_format": data_format,
+    }
+    with sole_writer(out):
+        rounds = finished_rounds(out, recipe) if resume else None
+        fresh = 0
+        if rounds is None:
+            with MinariWriter(out, spec, **files) as writer:
+                if writer.notes:
+                    check_same(writer.partial, writer.notes[0]["recipe"], recipe)
+                before = writer.trajectories
+                try:
+                    missing = range(writer.parts, len(options.batches()))
+                    made = (
+                        in_order_on_ray(opened.synthesizer, options, missing, workers, address, device)
+                        if engine == "ray"
+                        else in_order(sources, opened.synthesizer, options, missing, workers)
+                    )
+                    _write(writer, made, options, recipe, progress)
+                    rounds = [note["statistics"] for note in writer.notes]
+                    writer.publish(
+                        algorithm_name=algorithm(options),
+                        description=description(opened),
+                        provenance={
+                            "kind": "export",
+                            "versions": versions(),
+                            **recipe,
+                            "totals": totals(rounds),
+                            "rounds": rounds,
+                        },
+                    )
+                except BaseException as error:
+                    if writer.parts == 0:
+                        writer.discard()
+                    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise DyDiffError(
+                            f"No space left for {out}; {writer.parts} of {len(options.batches())} rounds are done.",
+                            "Free some, then go on with --resume.",
+                        ) from error
+                    raise
+            fresh = writer.trajectories - before
     if dataset_id is not None:
         register(out, dataset_id, overwrite=overwrite)
-    seconds = time.perf_counter() - begun
-    means = [r["returns_kept"]["mean"] * r["kept"] for r in rounds if r["returns_kept"]]
+    seconds, sums = time.perf_counter() - begun, totals(rounds)
     return {
-        "trajectories": writer.trajectories,
-        "transitions": writer.transitions,
+        "trajectories": sums["trajectories"],
+        "transitions": sums["transitions"],
         "seconds": round(seconds, 3),
-        "trajectories_per_second": round((writer.trajectories - before) / seconds, 3),
-        "return_mean": sum(means) / writer.trajectories,
-        "actions_clipped": sum(r["actions_clipped"] for r in rounds),
+        "trajectories_per_second": round(fresh / seconds, 3),
+        "return_mean": sums["return_mean"],
+        "actions_clipped": sums["actions_clipped"],
         "out": str(out),
     }
 
 
-def _dream(
+def _write(
     writer: MinariWriter,
-    sources: Sources,
-    opened: tuple[World, BoundedPolicy],
+    made: Iterator[Round],
     options: RoundOptions,
-    workers: int,
     recipe: dict[str, Any],
     progress: bool,
 ) -> None:
-    """Dream the rounds that are missing and append each as it comes."""
-    missing: Sequence[int] = range(writer.parts, len(options.batches()))
+    """Append the rounds as they come."""
+    begun, before = time.perf_counter(), writer.trajectories
     with progress_bar("dreaming", options.trajectories, progress) as advance:
         advance(writer.trajectories)
-        for kept, statistics in in_order(sources, opened, options, missing, workers):
+        for kept, statistics in made:
             writer.append(kept, {"statistics": statistics, "recipe": recipe})
-            advance(len(kept))
-
-
-def _same_recipe(writer: MinariWriter, recipe: dict[str, Any]) -> None:
-    """Refuse to go on with rounds that were made otherwise."""
-    if not writer.notes:
-        return
-    before = {**writer.notes[0]["recipe"], **writer.notes[0]["recipe"]["options"]}
-    now = {**recipe, **recipe["options"]}
-    del now["options"]
-    other = [f"{key} was {before.get(key)!r}" for key in now if before.get(key) != now[key]]
-    if other:
-        raise DyDiffError(
-            f"{writer.partial} was begun otherwise: {'; '.join(other)}.",
-            "Resume with the same world, policy and options, or start anew with --overwrite.",
-            usage=True,
-        )
-
-
-def _world_facts(world: World) -> dict[str, Any]:
-    tensors = [value.cpu().numpy() for value in world.models.state_dict().values()]
-    return {
-        "fingerprint": fingerprint(*tensors, world.start_bank, world.initial_bank),
-        "dataset_id": world.spec.dataset_id,
-        "dataset_fingerprint": world.spec.fingerprint,
-    }
-
-
-def _policy_facts(policy: BoundedPolicy) -> dict[str, Any]:
-    return {"kind": policy.kind, "fingerprint": policy.fingerprint}
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("dydiff-env", "torch", "numpy", "gymnasium", "minari")}
+            rate = (writer.trajectories - before) / (time.perf_counter() - begun)
+            advance(len(kept), f"{rate:.1f}/s")

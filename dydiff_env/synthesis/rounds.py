@@ -10,9 +10,8 @@ import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.synthesis.filters import find_filter, finite_rows, kept_count, select
-from dydiff_env.world.world import World
+from dydiff_env.synthesis.methods import Synthesizer, get_method
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class RoundOptions:
 
     Args:
         trajectories: how many are kept in all.
+        method: one of METHODS.
         horizon: most steps of a rollout.
         iterations: refinements M of Eqs. 7–9; 0 is the plain single-step rollout.
         filter: hardmax, softmax, none or a package's own.
@@ -34,6 +34,7 @@ class RoundOptions:
     """
 
     trajectories: int
+    method: str = "dydiff"
     horizon: int = 100
     iterations: int = 2
     filter: str = "softmax"
@@ -46,7 +47,26 @@ class RoundOptions:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise DyDiffError for a value out of range."""
+        """Raise DyDiffError for a value out of range, or one that the method has no use for."""
+        method = get_method(self.method)
+        if self.horizon != 1 and method.horizon == 1:
+            raise DyDiffError(
+                f"--horizon is {self.horizon}, but {self.method} makes single transitions.",
+                "Leave --horizon out.",
+                usage=True,
+            )
+        if self.method != "dydiff" and self.iterations > 0:
+            raise DyDiffError(
+                f"--iterations is {self.iterations}, but {self.method} refines nothing.",
+                "Leave --iterations out, or use --method dydiff.",
+                usage=True,
+            )
+        if self.method == "synther" and self.filter != "none":
+            raise DyDiffError(
+                f"--filter is {self.filter!r}, but SynthER keeps every transition.",
+                "Use --method synther-filtered.",
+                usage=True,
+            )
         find_filter(self.filter)
         for name, low in (("horizon", 1), ("iterations", 0), ("batch", 1), ("seed", 0)):
             if getattr(self, name) < low:
@@ -68,29 +88,20 @@ class RoundOptions:
 
 
 def run_round(
-    world: World, policy: BoundedPolicy, options: RoundOptions, index: int
+    synthesizer: Synthesizer, options: RoundOptions, index: int
 ) -> tuple[Trajectories, dict[str, Any]]:
-    """Dream round number `index`, filter it, and say how it went.
+    """Make round number `index`, filter it, and say how it went.
 
     Returns:
         The kept rollouts, ⌊η · B⌋ of them, and the round's statistics.
     """
     batch = options.batches()[index]
-    seeds = [int(s) for s in np.random.SeedSequence((options.seed, index)).generate_state(3)]
-    starts = world.sample_starts(batch, seed=seeds[0], kind=options.start)
-    proposed, clipped = policy.proposed, policy.clipped
-    rollouts = world.dream(
-        policy,
-        starts,
-        options.horizon,
-        options.iterations,
-        deterministic=options.deterministic,
-        seed=seeds[1],
-    )
+    starts, noise, draw = (int(s) for s in np.random.SeedSequence((options.seed, index)).generate_state(3))
+    rollouts, proposed, clipped = synthesizer.synthesize(batch, options, (starts, noise))
     cut = 0
     if options.max_uncertainty is not None:
         rollouts, cut = cut_uncertain(rollouts, options.max_uncertainty)
-    chosen = select(options.filter, rollouts, options.keep, temperature=options.temperature, seed=seeds[2])
+    chosen = select(options.filter, rollouts, options.keep, temperature=options.temperature, seed=draw)
     kept = rollouts.select(chosen)
     sound = rollouts.select(np.flatnonzero(finite_rows(rollouts)))
     statistics = {
@@ -103,8 +114,8 @@ def run_round(
         "transitions": int(kept.lengths.sum()),
         "returns_all": _summary(sound.returns),
         "returns_kept": _summary(kept.returns),
-        "actions_proposed": policy.proposed - proposed,
-        "actions_clipped": policy.clipped - clipped,
+        "actions_proposed": proposed,
+        "actions_clipped": clipped,
         "uncertainty": None if kept.uncertainties is None else _mean(kept.uncertainties[kept.mask]),
     }
     return kept, statistics
@@ -119,7 +130,7 @@ def cut_uncertain(rollouts: Trajectories, limit: float) -> tuple[Trajectories, i
         The rollouts that keep a step, and how many were cut or dropped.
     """
     if rollouts.uncertainties is None:
-        raise DyDiffError("This world gives no uncertainties.", "Leave --max-uncertainty out.", usage=True)
+        raise DyDiffError("These rollouts have no uncertainties.", "Leave --max-uncertainty out.", usage=True)
     doubtful = (rollouts.uncertainties > limit) & rollouts.mask
     hit = doubtful.any(1)
     lengths = np.where(hit, doubtful.argmax(1), rollouts.lengths)

@@ -10,14 +10,24 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from dydiff_env.baselines import models as baselines
+from dydiff_env.baselines.mtdiff import MTDiff
+from dydiff_env.baselines.synther import SynthER
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
 from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.synthesis.methods import (
+    Dreamer,
+    Synthesizer,
+    TrajectorySampler,
+    TransitionSampler,
+    get_method,
+)
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
 from dydiff_env.world.world import World
 
@@ -25,33 +35,69 @@ Round = tuple[Trajectories, dict[str, Any]]
 LOSSES_BORNE = 3  # times a pool that lost a worker is raised again
 
 
+class Opened(NamedTuple):
+    """What makes the rounds, and what it is made of."""
+
+    synthesizer: Synthesizer
+    world: World
+    policy: BoundedPolicy | None  # where the rollouts are a policy's
+    model: baselines.Baseline | None  # where they are a baseline's
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where a worker finds the world and the policy: paths, or objects that pickle.
 
     Args:
-        world: a World or its folder.
-        policy: whatever `as_policy` takes.
+        world: a World or its folder; a baseline's model lies in the folder.
+        policy: whatever `as_policy` takes; None for a method that follows no policy.
+        method: one of METHODS.
         loading: options of `load_policy` (trust, vecnormalize), for a policy given by path or name.
-        device: where both live.
+        device: where everything lives.
     """
 
     world: World | str | Path
     policy: Any
+    method: str = "dydiff"
     loading: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
 
-    def open(self) -> tuple[World, BoundedPolicy]:
-        """The world, and the policy checked against the world's spaces."""
+    def open(self) -> Opened:
+        """The world, the policy checked against the world's spaces or the baseline's model, and what they make.
+
+        Raises:
+            DyDiffError: where a policy is missing or not wanted, or the world has no model of that baseline.
+        """
+        method = get_method(self.method)
+        if method.follows_policy == (self.policy is None):
+            raise DyDiffError(
+                *(
+                    (f"--method {self.method} rolls out a policy.", "Give --policy.")
+                    if self.policy is None
+                    else (f"--method {self.method} follows no policy but the data's.", "Leave --policy out.")
+                ),
+                usage=True,
+            )
         world = self.world if isinstance(self.world, World) else World.load(self.world, device=self.device)
-        by_name = isinstance(self.policy, (str, Path))
-        options = {**self.loading, "device": self.device} if by_name else {}
-        return world, as_policy(self.policy, world.spec, **options)
+        if method.model is None:
+            by_name = isinstance(self.policy, (str, Path))
+            options = {**self.loading, "device": self.device} if by_name else {}
+            policy = as_policy(self.policy, world.spec, **options)
+            return Opened(Dreamer(world, policy), world, policy, None)
+        if isinstance(self.world, World):
+            raise DyDiffError(
+                f"The {method.model} model lies in the world's folder.", "Give the world by its path."
+            )
+        model = baselines.load(Path(self.world), method.model, world.spec, self.device)
+        if isinstance(model, SynthER):
+            return Opened(TransitionSampler(model), world, None, model)
+        assert isinstance(model, MTDiff)
+        return Opened(TrajectorySampler(world, model), world, None, model)
 
 
 def in_order(
     sources: Sources,
-    opened: tuple[World, BoundedPolicy],
+    synthesizer: Synthesizer,
     options: RoundOptions,
     indices: Sequence[int],
     workers: int,
@@ -59,7 +105,7 @@ def in_order(
     """The rounds `indices`, one after another; a pool is at most two rounds a worker ahead of the reader."""
     if workers == 1 or len(indices) < 2:
         for index in indices:
-            yield run_round(*opened, options, index)
+            yield run_round(synthesizer, options, index)
         return
     waiting, losses = deque(indices), 0
     while waiting:
@@ -95,15 +141,15 @@ def _pool(sources: Sources, options: RoundOptions, indices: Sequence[int], worke
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_opened: tuple[World, BoundedPolicy] | None = None  # of this worker process, filled once by _prepare
+_synthesizer: Synthesizer | None = None  # of this worker process, filled once by _prepare
 
 
 def _prepare(sources: Sources, threads: int) -> None:
-    global _opened
+    global _synthesizer
     torch.set_num_threads(threads)
-    _opened = sources.open()
+    _synthesizer = sources.open().synthesizer
 
 
 def _run(options: RoundOptions, index: int) -> Round:
-    assert _opened is not None
-    return run_round(*_opened, options, index)
+    assert _synthesizer is not None
+    return run_round(_synthesizer, options, index)

@@ -13,6 +13,7 @@ from dydiff_env.world.dynamics import DynamicsConfig
 from dydiff_env.world.refine import RefinementConfig
 from dydiff_env.world.reward import RewardConfig
 from dydiff_env.world.sampler import SamplerConfig
+from dydiff_env.world.settings import check_settings
 from dydiff_env.world.termination import TerminationConfig
 from dydiff_env.world.training import TrainingConfig
 from dydiff_env.world.transformer import TransformerConfig
@@ -102,7 +103,11 @@ class Preset:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Preset:
-        """The preset that ``to_dict`` wrote."""
+        """The preset that ``to_dict`` wrote.
+
+        Raises:
+            DyDiffError: for a setting that no model could have been made with.
+        """
         values = dict(values)
         kind = values.pop("network_kind")
         parts = {
@@ -123,7 +128,9 @@ class Preset:
                 return value
             return parts[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
 
-        return Preset(**{name: build(name, value) for name, value in values.items()})
+        preset = Preset(**{name: build(name, value) for name, value in values.items()})
+        check_settings(preset, "preset")
+        return preset
 
 
 FAST = Preset()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dydiff_env.errors import DyDiffError
 
 SCHEMA = 2
 """Raised whenever older folders can no longer be read."""
+
+Built = TypeVar("Built", bound=nn.Module)
 
 AGAIN = "The folder is damaged or incomplete; fit the world again, or copy it whole."
 
@@ -54,25 +56,38 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return document, tensors
 
 
+def load_into(build: Callable[[], Built], tensors: dict[str, Tensor]) -> Built:
+    """The module that ``build`` makes, with these tensors as its parameters and buffers.
+
+    It is made without memory and takes the tensors as they are, so that no number in a damaged file asks for more than the
+    file holds.
+
+    Raises:
+        ValueError, RuntimeError: where a name, a shape or the kind of number differs.
+    """
+    with torch.device("meta"):
+        module = build()
+    fitted = dict(tensors)
+    for name, wanted in module.state_dict().items():
+        if name in fitted and fitted[name].dtype != wanted.dtype:
+            if not (fitted[name].is_floating_point() and wanted.is_floating_point()):
+                raise ValueError(f"{name} is {fitted[name].dtype}, not {wanted.dtype}")
+            fitted[name] = fitted[name].to(wanted.dtype)  # weights may be stored in half precision
+    module.load_state_dict(fitted, assign=True)
+    return module
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn whatever a missing or damaged folder makes of the reading into one clear error."""
     if not (path / "world.json").is_file():
         fix = "Make one with: dydiff-env fit --dataset ID --out WORLD."
         raise DyDiffError(f"{path} is not a world (it has no world.json).", fix)
-    damage = (
-        OSError,
-        SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        AssertionError,
-    )
     try:
         yield
-    except damage as error:
+    except DyDiffError:
+        raise
+    except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else ""
         raise DyDiffError(
             f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", AGAIN

@@ -354,6 +354,28 @@ class World:
         self._check_width("action", actions, self.spec.action_size)
         return actions.clamp(self._low, self._high)
 
+    def _check_tensors(self) -> None:
+        """Raise ValueError where what lies beside the networks does not fit them; one step shows that they work."""
+        size = self.spec.observation_size
+        wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "normalizer": (self.normalizer.mean, (size,)),
+            "normalizer's deviations": (self.normalizer.std, (size,)),
+            "start states": (self.start_bank, (len(self.start_bank), size)),
+            "first states": (self.initial_bank, (len(self.initial_bank), size)),
+        }
+        if self.error_scale is not None:
+            for part in (self.error_scale.intercept, self.error_scale.slope):
+                wanted["error scale"] = (part, (self.horizon, size))
+                if tuple(part.shape) != (self.horizon, size):
+                    break
+        for name, (values, shape) in wanted.items():
+            if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
+                raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
+        if not (self.normalizer.std > 0).all():
+            raise ValueError("a deviation is not positive")
+        middle = torch.zeros(1, self.spec.action_size)
+        self.dream(None, self.start_bank[:1], horizon=1, iterations=0, first_actions=middle)
+
     def _check_width(self, what: str, rows: Tensor, size: int) -> None:
         if rows.dim() != 2 or rows.shape[1] != size:
             raise DyDiffError(
@@ -408,12 +430,14 @@ class World:
             document, tensors = storage.read(Path(path))
             spec = DatasetSpec.from_json(json.dumps(document["spec"]))
             preset = Preset.from_dict(document["preset"])
-            models = Models(spec, preset)
-            models.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("models.")})
+            weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
+            models = storage.load_into(lambda: Models(spec, preset), weights)
             scale = None
             if "error_scale.slope" in tensors:
                 scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
             normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
             anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
             record = document.get("record", {})
-            return cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, record)
+            world = cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, record)
+            world._check_tensors()
+            return world

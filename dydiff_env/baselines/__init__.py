@@ -1,0 +1,1 @@
+"""Generators of synthetic data to compare DyDiff with: SynthER's transitions and MTDiff-s's trajectories."""
