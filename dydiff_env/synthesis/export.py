@@ -20,7 +20,8 @@ from dydiff_env.data.minari_writer import (
 )
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.progress import progress_bar
+from dydiff_env.progress import announce, progress_bar
+from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count
 from dydiff_env.synthesis.lock import sole_writer
 from dydiff_env.synthesis.rounds import RoundOptions
@@ -163,7 +164,11 @@ def _dream(
     progress: bool,
 ) -> None:
     """Dream the rounds that are missing and append each as it comes."""
-    missing: Sequence[int] = range(writer.parts, len(options.batches()))
+    batches = options.batches()
+    missing: Sequence[int] = range(writer.parts, len(batches))
+    if progress:
+        taking = dream_seconds(*opened, options, (batches[index] for index in missing))
+        announce("dreaming", taking / min(workers, max(1, len(missing))))
     with progress_bar("dreaming", options.trajectories, progress) as advance:
         advance(writer.trajectories)
         for kept, statistics in in_order(sources, opened, options, missing, workers):
