@@ -14,7 +14,7 @@ from dydiff_env.agents.cql import CQL
 from dydiff_env.agents.diffql import DiffQL
 from dydiff_env.agents.td3bc import TD3BC
 from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 
 ALGORITHMS: dict[str, type[Agent]] = {cls.algorithm: cls for cls in (TD3BC, CQL, DiffQL, BC)}
 
@@ -26,9 +26,7 @@ def agent_class(algorithm: str) -> type[Agent]:
         DyDiffError: where there is none of that name.
     """
     if algorithm not in ALGORITHMS:
-        raise DyDiffError(
-            f"There is no algorithm {algorithm!r}.", f"Use one of {', '.join(ALGORITHMS)}.", usage=True
-        )
+        raise unknown("algorithm", algorithm, ALGORITHMS)
     return ALGORITHMS[algorithm]
 
 

@@ -19,7 +19,8 @@ from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy
-from dydiff_env.progress import progress_bar
+from dydiff_env.progress import announce, progress_bar
+from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count
 from dydiff_env.synthesis.methods import Dreamer
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
@@ -157,6 +158,11 @@ def loop(
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
     buffer.restore(done)
     rows = _read_rows(out / "loop.json", config)[:done] if done else []
+    if progress:
+        rounds = config.rounds - done
+        dreaming = dream_seconds(world, policy, options, [config.batch] * rounds)
+        training = config.updates * update_seconds(agent, Replay(dataset, device=agent.device))
+        announce(f"loop {agent.algorithm}", dreaming + rounds * training)
     with progress_bar(f"loop {agent.algorithm}", config.rounds, progress) as advance:
         advance(done)
         for index in range(done + 1, config.rounds + 1):
@@ -195,6 +201,15 @@ def loop(
         "seconds": seconds + sum(row["dream_seconds"] for row in rows),
         "checkpoint": str(out / "agent.pt"),
     }
+
+
+def update_seconds(agent: Agent, replay: Replay, updates: int = 24) -> float:
+    """Seconds of one gradient update, timed on a fresh agent of the same kind."""
+    trial = type(agent)(agent.spec, agent.config, device=agent.device)
+    trial.fit(replay, 2 * agent.group)  # warms up
+    begun = time.perf_counter()
+    trial.fit(replay, updates)
+    return (time.perf_counter() - begun) / updates
 
 
 def _read_rows(path: Path, config: LoopConfig) -> list[dict[str, Any]]:

@@ -125,9 +125,16 @@ def train(
         with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
             advance(agent.updates)
             while agent.updates < steps:
-                done = agent.updates
+                done = before = agent.updates
                 stop = min(steps, *(done - done % interval + interval for interval in every))
-                agent.fit(replay, stop - done, lambda _, latest: losses.update(latest))
+
+                def note(updates: int, latest: dict[str, Tensor]) -> None:
+                    nonlocal before
+                    losses.update(latest)
+                    advance(updates - before)
+                    before = updates
+
+                agent.fit(replay, stop - done, note)
                 row: dict[str, Any] = {
                     "updates": stop,
                     "seconds": round(time.perf_counter() - begun - away, 3),
@@ -141,7 +148,7 @@ def train(
                 if stop % schedule.checkpoint_every == 0 or stop == steps:
                     agent.save(out)
                 away += time.perf_counter() - paused
-                advance(stop - done, f"return {row['return_mean']:.0f}" if evaluated == stop else None)
+                advance(0, f"return {row['return_mean']:.0f}" if evaluated == stop else None)
     finally:
         log.close()
     seconds = time.perf_counter() - begun - away

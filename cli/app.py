@@ -10,15 +10,24 @@ import typer
 from typer.core import TyperGroup
 
 from dydiff_env import __version__
+from dydiff_env.cli.common import running
 
 
 @dataclass(frozen=True)
 class Command:
-    """One line of the help: the function `name` (dashes as underscores) of the module of the same name."""
+    """One line of the help: the function `name` (dashes as underscores) of the module of the same name.
+
+    Args:
+        name: what is typed.
+        panel: the group it is listed in.
+        summary: one line.
+        examples: whole command lines, shown below the command's own help.
+    """
 
     name: str
     panel: str
     summary: str
+    examples: tuple[str, ...]
 
 
 DATA, WORLD, AGENT, LOOK = "Get data", "Dream", "Train and judge an agent", "Look and learn"
@@ -26,28 +35,66 @@ DATA, WORLD, AGENT, LOOK = "Get data", "Dream", "Train and judge an agent", "Loo
 COMMANDS = {
     command.name: command
     for command in (
-        Command("collect", DATA, "Record a Minari dataset, with a behaviour policy or your own."),
-        Command("import-d4rl", DATA, "Turn a D4RL HDF5 file into a Minari dataset."),
-        Command("mix", DATA, "Join real and synthetic datasets into one, each row's source kept."),
-        Command("fit", WORLD, "Train a world on a dataset."),
-        Command("export", WORLD, "Write a policy's refined rollouts in a world as a Minari dataset."),
-        Command("fidelity", WORLD, "Measure how far a world can be trusted, by horizon and refinement."),
-        Command("train", AGENT, "Train td3bc, cql, diffql or bc on real and synthetic data."),
-        Command("loop", AGENT, "Train and dream in turns (Algorithm 1)."),
-        Command("evaluate", AGENT, "Returns of a policy in the real environment or in the dream."),
-        Command("report", LOOK, "One HTML page: fidelity, rollouts, returns, curves, provenance."),
-        Command("inspect", LOOK, "Say what a world, dataset or checkpoint is and how it was made."),
-        Command("demo", LOOK, "The whole story on a maze, in minutes."),
+        Command("collect", DATA, "Record a Minari dataset, with a behaviour policy or your own.", (
+            "dydiff-env collect PointMaze_UMaze-v3 --steps 50000 --dataset-id demo/maze-v0",
+            "dydiff-env collect Hopper-v5 --tier medium --dataset-id demo/hopper-v0",
+            "dydiff-env collect Hopper-v5 --policy ckpt.pt --out hopper.minari",
+        )),
+        Command("import-d4rl", DATA, "Turn a D4RL HDF5 file into a Minari dataset.", (
+            "dydiff-env import-d4rl hopper_medium-v2.hdf5 --dataset-id demo/hopper-v0",
+        )),
+        Command("mix", DATA, "Join real and synthetic datasets into one, each row's source kept.", (
+            "dydiff-env mix --real demo/hopper-v0 --synthetic syn.minari --out mixed.minari",
+        )),
+        Command("fit", WORLD, "Train a world on a dataset.", (
+            "dydiff-env fit --dataset demo/hopper-v0 --out world",
+            "dydiff-env fit --dataset hopper.minari --out rough --preset tiny",
+        )),
+        Command("export", WORLD, "Write a policy's refined rollouts in a world as a Minari dataset.", (
+            "dydiff-env export --policy demo --out syn.minari",
+            "dydiff-env export --policy ckpt.pt --out syn.minari",
+            "dydiff-env export --policy sac.zip --trust --world world --out syn.minari",
+            "dydiff-env export --method synther --world world --out syn.minari",
+        )),
+        Command("fidelity", WORLD, "Measure how far a world can be trusted, by horizon and refinement.", (
+            "dydiff-env fidelity --world world --policy ckpt.pt --plot fidelity.png",
+        )),
+        Command("train", AGENT, "Train td3bc, cql, diffql or bc on real and synthetic data.", (
+            "dydiff-env train td3bc --dataset demo/hopper-v0 --out ckpt.pt",
+            "dydiff-env train cql --dataset real.minari --synthetic syn.minari --out cql.pt",
+        )),
+        Command("loop", AGENT, "Train and dream in turns (Algorithm 1).", (
+            "dydiff-env loop td3bc --dataset demo/hopper-v0 --world world --out run",
+        )),
+        Command("evaluate", AGENT, "Returns of a policy in the real environment or in the dream.", (
+            "dydiff-env evaluate --policy ckpt.pt --episodes 20",
+            "dydiff-env evaluate --policy a.pt --policy b.pt --world world",
+        )),
+        Command("report", LOOK, "One HTML page: fidelity, rollouts, returns, curves, provenance.", (
+            "dydiff-env report world syn.minari ckpt.pt --out report.html",
+        )),
+        Command("inspect", LOOK, "Say what a world, dataset or checkpoint is and how it was made.", (
+            "dydiff-env inspect world",
+            "dydiff-env inspect demo/hopper-v0",
+        )),
+        Command("demo", LOOK, "The whole story on a maze, in minutes.", (
+            "dydiff-env demo --out demo",
+        )),
     )
-}
+}  # fmt: skip
 
 
 def load(name: str) -> Any:
     """The real command behind `name`. Only now are its imports (torch, MuJoCo, …) paid for."""
     stem = name.replace("-", "_")
     function = getattr(importlib.import_module(f"dydiff_env.cli.{stem}"), stem)
-    single = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-    single.command(name)(function)
+    single = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    examples = "\n\n".join(f"[bold]{line}[/]" for line in COMMANDS[name].examples)
+    single.command(name, epilog=f"For example:\n\n{examples}")(function)
     return typer.main.get_command(single)
 
 
@@ -57,7 +104,10 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The called command in place of its stand-in; unknown names are answered with near ones."""
         name, stand_in, rest = super().resolve_command(ctx, args)
-        return name, None if stand_in is None else load(str(name)), rest
+        if name is None or stand_in is None:
+            return name, stand_in, rest
+        running.set(name)
+        return name, load(name), rest
 
 
 app = typer.Typer(

@@ -6,19 +6,26 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 
 if TYPE_CHECKING:
     import torch
 
 console = Console()  # for people, on stdout
 log = Console(stderr=True)  # progress and warnings
+TABLES = {  # which columns of a result's lists a person sees
+    "rounds": ("round", "updates", "synthetic_rows", "dream_return", "return_mean", "normalized_score"),
+    "sources": ("dataset_id", "kind", "share"),
+}
+running: ContextVar[str] = ContextVar("running", default="")  # the command that was called
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
@@ -36,7 +43,7 @@ def pick_device(name: str) -> torch.device:
     import torch  # a second's work that `--help` should not wait for
 
     if name not in ("auto", "cpu", "cuda"):
-        raise DyDiffError(f"--device is {name!r}.", "Use auto, cpu or cuda.", usage=True)
+        raise unknown("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise DyDiffError("--device cuda, but torch sees no CUDA device.", "Use --device auto.", usage=True)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -64,11 +71,41 @@ def reporting(debug: bool) -> Iterator[None]:
 
 
 def emit(document: dict[str, Any], as_json: bool) -> None:
-    """Print the result: as one JSON document, or as lines for a person."""
+    """Print the result: as one JSON document, or for a person, with what was made and what to do next."""
     if as_json:
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
     for key, value in document.items():
-        line = f"[bold]{key.replace('_', ' ')}[/]: {escape(str(value))}"
-        console.print(line, highlight=False, soft_wrap=True)
+        if key in TABLES and value:
+            console.print(_table(value, TABLES[key]))
+        elif not isinstance(value, dict) and not (isinstance(value, list) and any(isinstance(v, (list, dict)) for v in value)):
+            line = f"[bold]{key.replace('_', ' ')}[/]: {escape(_short(value))}"
+            console.print(line, highlight=False, soft_wrap=True)
+    close(document)
+
+
+def close(document: dict[str, Any]) -> None:
+    """The last lines of a command: what it made, and the lines that go on from there."""
+    from dydiff_env.cli.summary import summary
+
+    made, following = summary(running.get(), document)
+    if made:
+        console.print(f"[bold green]Done.[/] {escape(made)}", highlight=False, soft_wrap=True)
+    for i, line in enumerate(following):
+        console.print(f"{'Next:' if i == 0 else '     '} [bold]{escape(line)}[/]", highlight=False, soft_wrap=True)
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Table:
+    """Those of the columns that a row has."""
+    table = Table()
+    shown = [column for column in columns if any(row.get(column) is not None for row in rows)]
+    for column in shown:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(escape(_short(row.get(column))) for column in shown))
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)

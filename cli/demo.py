@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import time
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from dydiff_env.cli.common import Debug, Json, Overwrite, Seed, console, emit, log, reporting
+from dydiff_env.cli.common import Debug, Json, Overwrite, Seed, close, console, emit, log, reporting
 from dydiff_env.errors import DyDiffError
+from dydiff_env.progress import announce
 
 if TYPE_CHECKING:
     from dydiff_env.world.presets import Preset
@@ -43,6 +45,10 @@ class DemoConfig:
     scale: float = 1.0
 
 
+NEEDS = {"gymnasium_robotics": "gymnasium-robotics", "matplotlib": "matplotlib", "plotly": "plotly"}  # module: package
+STEPS_OF_A_DEMO = 250_000
+"""What the whole takes, in steps of a small network. Measured; see ``seconds_expected``."""
+
 TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 32, 8, 2, 0.02)
 """Small enough for a test: it shows that every step runs, not how good they get."""
 
@@ -59,11 +65,14 @@ def demo(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The whole story on a maze, in minutes: collect, fit, train, export, train on the mix, evaluate.
+    """The whole story on a maze, in minutes: collect, fit, train, export, train on the mix, evaluate, report.
 
     Each step is printed as the command that does the same.
     """
     with reporting(debug):
+        missing = [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]
+        if missing:
+            raise DyDiffError(f"The demo needs {', '.join(missing)}.", "Run `pip install 'dydiff-env[demo]'`.")
         if out.exists() and not overwrite:
             raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.")
         if out.exists() and not (out / "demo.json").is_file() and any(out.iterdir()):
@@ -71,8 +80,29 @@ def demo(
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         (out / "demo.json").write_text("{}")
+        if not (tiny or as_json):
+            announce("demo", seconds_expected())
         document = _Demo(out, TINY if tiny else DemoConfig(), seed, show=not as_json).run()
         emit(document, True) if as_json else _show(document)
+
+
+def seconds_expected() -> float:
+    """How long the demo will take, from how long this machine takes for some steps of a small network."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256))
+    optimizer, rows = torch.optim.Adam(network.parameters(), fused=True), torch.zeros(256, 256)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        network(rows).square().mean().backward()
+        optimizer.step()
+
+    step()  # warms up
+    began = time.perf_counter()
+    for _ in range(200):
+        step()
+    return STEPS_OF_A_DEMO * (time.perf_counter() - began) / 200
 
 
 def world_preset(scale: float) -> Preset:
@@ -122,6 +152,7 @@ class _Demo:
         from dydiff_env.agents.td3bc import TD3BC
         from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
         from dydiff_env.data.minari_io import load_dataset
+        from dydiff_env.evaluation.report import report
         from dydiff_env.evaluation.scores import environment_of, evaluate_returns
         from dydiff_env.synthesis.export import export
         from dydiff_env.world.world import World
@@ -156,8 +187,10 @@ class _Demo:
             name: evaluate_returns(load_agent(path), where, config.episodes, seed=seed + 1).document(data.spec)
             for name, path in checkpoints.items()})  # fmt: skip
         legal = self.step("draw", f"{out / 'rollouts.png'}", lambda: self.draw(world, base))
+        page = out / "report.html"
+        self.step("report", f"dydiff-env report {out} --out {page}", lambda: report([out], page, policy=base, seed=seed))
         return {"scores": scores, "legal_rollouts": legal, "pictured": config.pictured, "export": dreamt,
-                "seconds": self.seconds, "out": str(out)}  # fmt: skip
+                "seconds": self.seconds, "out": str(out), "report": str(page)}  # fmt: skip
 
     def draw(self, world: World, policy_path: Path) -> dict[str, int]:
         """The same policy from the same starts: single-step, refined, and in the simulator."""
@@ -201,6 +234,4 @@ def _show(document: dict[str, Any]) -> None:
         f"{total:.0f} s: " + ", ".join(f"{name} {s:.0f}" for name, s in document["seconds"].items())
     )
     console.print(f"Picture: [bold]{document['out']}/rollouts.png[/]", soft_wrap=True)
-    console.print(
-        "Next: [bold]dydiff-env collect --help[/], or your own data with [bold]dydiff-env fit --dataset[/]."
-    )
+    close(document)

@@ -47,12 +47,7 @@ def evaluate(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Mean return with its 95 % bootstrap interval.
-
-    [bold]dydiff-env evaluate --policy ckpt.pt --episodes 20[/]
-
-    [bold]dydiff-env evaluate --policy a.pt --policy b.pt --world world/ --env Hopper-v5 --plot ope.png[/]
-    """
+    """Mean return with its 95 % bootstrap interval."""
     with reporting(debug):
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)

@@ -112,16 +112,7 @@ def export(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a policy's refined, filtered rollouts in a world as a Minari dataset.
-
-    [bold]dydiff-env export --policy demo --out syn.minari[/]     (the embedded maze, nothing else needed)
-
-    [bold]dydiff-env export --policy ckpt.pt --out syn.minari[/]
-
-    [bold]dydiff-env export --policy sac.zip --trust --world world/ --trajectories 10000 --out syn.minari[/]
-
-    [bold]dydiff-env export --method synther --world world/ --trajectories 100000 --out syn.minari[/]     (see fit --models)
-    """
+    """Write a policy's refined, filtered rollouts in a world as a Minari dataset."""
     with reporting(debug):
         chosen = find_world(policy, world)
         from dydiff_env.synthesis.export import export as run

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dydiff_env.cli.common import Debug, Device, Json, Seed, console, emit, pick_device, reporting
+from dydiff_env.cli.common import Debug, Device, Json, Seed, close, console, emit, pick_device, reporting
 
 
 def fidelity(
@@ -24,10 +24,7 @@ def fidelity(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a world: what held-out data say, and what the simulator says of policies dreamt in it.
-
-    Example: dydiff-env fidelity --world world --policy ckpt.pt --plot fidelity.png
-    """
+    """Measure a world: what held-out data say, and what the simulator says of policies dreamt in it."""
     with reporting(debug):
         from dydiff_env.cli.fit import fidelity_table
         from dydiff_env.evaluation.fidelity import closed_loop, plot_closed_loop
@@ -53,6 +50,8 @@ def fidelity(
                 plot_closed_loop(document["policies"], plot)
         if json:
             emit(document, True)
+        else:
+            close(document)
 
 
 def closed_loop_table(name: str, result: dict[str, Any]) -> Table:

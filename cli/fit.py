@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, console, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Overwrite,
+    Seed,
+    close,
+    console,
+    emit,
+    pick_device,
+    reporting,
+)
 
 
 def fit(
@@ -29,8 +40,6 @@ def fit(
     """Train a world on a dataset, and the baselines that `export --method` takes.
 
     A fit that was stopped goes on where it was when the same command is run again.
-
-    Example: dydiff-env fit --dataset mujoco/hopper/medium-v0 --out world
     """
     with reporting(debug):
         from dydiff_env.baselines.fit import fit_models, parse_models
@@ -52,8 +61,7 @@ def fit(
         chosen = world.record.get("refinement")
         if chosen:
             console.print(f"{chosen['reason']} Hence M = {chosen['iterations']} ({chosen['update']}).")
-        console.print(f"[bold]{out}[/] is ready after {document['seconds']} s. Next: "
-                      f"dydiff-env export --policy FILE --world {out} --out syn.minari", soft_wrap=True)
+        close(document)
 
 
 def fidelity_table(fidelity: dict[str, Any]) -> Table:

@@ -25,10 +25,7 @@ def mix(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Join real and synthetic datasets into one; infos/source keeps them apart.
-
-    [bold]dydiff-env mix --real demo/hopper-mr-v0 --synthetic syn.minari --out mixed.minari[/]
-    """
+    """Join real and synthetic datasets into one; infos/source keeps them apart."""
     with reporting(debug):
         from dydiff_env.synthesis.mix import mix as run
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, console, emit, pick_device, reporting
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, close, emit, pick_device, reporting
 
 
 def report(
@@ -28,10 +28,7 @@ def report(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write one self-contained page: fidelity, rollouts before and after refinement, returns, curves, provenance.
-
-    Example: dydiff-env report world syn.minari td3bc.pt --out report.html
-    """
+    """Write one self-contained page: fidelity, rollouts before and after refinement, returns, curves, provenance."""
     with reporting(debug):
         from dydiff_env.evaluation.report import report as write
 
@@ -40,5 +37,4 @@ def report(
         if json:
             emit(document, True)
             return
-        shown = ", ".join(f"{name} {n}" for name, n in document.items() if isinstance(n, int) and n)
-        console.print(f"[bold]{out}[/]: {shown}. Open it in a browser; it needs nothing else.", highlight=False, soft_wrap=True)
+        close(document)

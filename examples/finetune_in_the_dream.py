@@ -33,33 +33,27 @@ class Corrected(VecEnvWrapper):
         self.policy, self.scale, self.space = policy, scale, venv.action_space
 
     def reset(self):
-        """Start the dreams."""
         self.seen = self.venv.reset()
         return self.seen
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the corrected actions."""
         rows = torch.from_numpy(flatten_batch(self.observation_space, self.seen))
         own = self.policy.act(rows).numpy().reshape(actions.shape)
         self.venv.step_async(np.clip(own + self.scale * actions, self.space.low, self.space.high))
 
     def step_wait(self):
-        """Take them."""
         self.seen, *rest = self.venv.step_wait()
         return self.seen, *rest
 
 
 def main(world: str | None = None, policy: str = "demo", steps: int = 100_000, seeds: int = 3, penalty: float = 1.0,
-         scale: float = 0.3, episodes: int = 50, horizon: int = 64, num_envs: int = 64,
-         n_steps: int = 64) -> list[tuple[float, float]]:  # fmt: skip
-    """Mean real return before and after, for each seed."""
+         scale: float = 0.3, episodes: int = 50, horizon: int = 64, num_envs: int = 64, n_steps: int = 64
+) -> list[tuple[float, float]]:  # fmt: skip
     dreamt_in = find_world(world)
-    spec, base = dreamt_in.spec, load_policy(policy, dreamt_in.spec)
+    spec, base, found = dreamt_in.spec, load_policy(policy, dreamt_in.spec), []
     kind = "MultiInputPolicy" if isinstance(spec.observation_space, gym.spaces.Dict) else "MlpPolicy"
-    found = []
     for seed in range(seeds):
-        dreams = DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon)
-        env = VecNormalize(Corrected(dreams, base, scale))
+        env = VecNormalize(Corrected(DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon), base, scale))
         model = PPO(kind, env, n_steps=n_steps, batch_size=1024, n_epochs=5, seed=seed, device="cpu",
                     policy_kwargs={"log_std_init": -1.0})  # fmt: skip
         model.learn(steps)

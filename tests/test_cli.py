@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dydiff_env import __version__
-from dydiff_env.cli.app import COMMANDS, app
+from dydiff_env.cli.app import COMMANDS, app, load
 
 runner = CliRunner()
 
@@ -38,6 +40,66 @@ def test_every_command_explains_itself(name: str) -> None:
     result = runner.invoke(app, [name, "--help"])
     assert result.exit_code == 0, result.output
     assert name in result.stdout and "--json" in result.stdout
+    assert "For example:" in result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns(name: str) -> None:
+    result = runner.invoke(app, [name, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_in_the_help_have_options_that_exist(name: str) -> None:
+    known = {option for parameter in load(name).params for option in parameter.opts}
+    for line in COMMANDS[name].examples:
+        words = line.split()
+        assert words[:2] == ["dydiff-env", name] and len(line) <= 78
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_no_colour_where_none_is_wanted() -> None:
+    for wish, coloured in (({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False), ({"FORCE_COLOR": "1"}, True)):
+        env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+        line = [sys.executable, "-c", "from dydiff_env.cli.app import main; main()", "--help"]
+        shown = subprocess.run(line, env={**env, "TERM": "xterm-256color", **wish}, capture_output=True, text=True, check=True)
+        assert bool(re.search(r"\x1b\[[\d;]*3\d", shown.stdout)) == coloured
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("exp", "export"), ("fit --pre", "--preset")])
+def test_a_shell_completes_commands_and_options(typed: str, offered: str) -> None:
+    line = [sys.executable, "-c", "from dydiff_env.cli.app import main; main()"]
+    words = f"dydiff-env {typed}"
+    wish = {"_DYDIFF_ENV_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(line, env={**os.environ, **wish}, capture_output=True, text=True)
+    assert offered in done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("export --polcy x --out y", "--policy"),
+        ("export --policy demo --out y --filter hardmx", "Did you mean hardmax?"),
+        ("train tb3bc --dataset x --out y", "Did you mean td3bc?"),
+        ("export --policy dmo --out y", "Did you mean demo?"),
+        ("evaluate --policy demo --device cuad", "Did you mean cuda?"),
+    ],
+)
+def test_a_mistyped_name_is_answered_with_the_near_one(line: str, near: str) -> None:
+    result = runner.invoke(app, line.split())
+    assert result.exit_code != 0 and near in result.output
+
+
+def test_a_mistyped_preset_is_answered_with_the_near_one(hopper_folder: Path, tmp_path: Path) -> None:
+    line = ["fit", "--dataset", str(hopper_folder), "--out", str(tmp_path / "w"), "--preset", "fsat"]
+    assert "Did you mean fast?" in runner.invoke(app, line).output
+
+
+def test_a_command_ends_by_saying_what_it_made_and_what_comes_next(tiny_world_path: Path, tmp_path: Path) -> None:
+    line = ["export", "--policy", "random", "--world", str(tiny_world_path), "--out", str(tmp_path / "syn"), "--batch", "10"]
+    result = runner.invoke(app, [*line, "--horizon", "4"])
+    assert "Done." in result.output and "8 rollouts" in result.output
+    assert "Next: dydiff-env train td3bc" in result.output
 
 
 def test_version() -> None:

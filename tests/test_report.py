@@ -20,8 +20,9 @@ from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.mazes import free_of_walls, wall_squares
 from dydiff_env.evaluation.report import report
-from dydiff_env.evaluation.report.curves import groups, probability_of_improvement
+from dydiff_env.evaluation.report.curves import final_table, groups
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, render
+from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
 from dydiff_env.synthesis.export import export
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -98,6 +99,28 @@ def test_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path) -> None:
     logs = [write_log(tmp_path / name) for name in ("td3bc-s0.csv", "td3bc-s1.csv", "cql_seed3.csv", "plain.csv")]
     assert {name: len(runs) for name, runs in groups(logs).items()} == {"cql": 1, "plain": 1, "td3bc": 2}
     assert probability_of_improvement(np.array([2.0, 3.0]), np.array([1.0, 3.0])) == 0.625
+
+
+def test_the_interval_beside_the_interquartile_mean_is_its_own() -> None:
+    finals = np.array([1.0, 2.0, 3.0, 4.0, 1000.0])
+    runs = {"a": [{"updates": [1.0], "return_mean": [value]} for value in finals]}
+    runs["b"] = [{"updates": [1.0], "return_mean": [value + 2]} for value in finals]
+    first, second = final_table(runs, "return_mean").rows
+    assert interquartile_mean(finals) == first[3] == 3.0  # the outlier is cut off
+    low, high = bootstrap_interval(finals, statistic=interquartile_mean)
+    assert first[4] == f"{low:.4g} to {high:.4g}" and low < 3 < high
+    assert first[5] == "–" and second[5].startswith(f"{probability_of_improvement(finals + 2, finals):.2f} (")
+
+
+def test_the_statistics_are_those_of_rliable() -> None:
+    try:
+        from rliable import metrics
+    except Exception as error:  # rliable 1.2 asks for arch < 8, which pandas 3 breaks by a TypeError on import
+        pytest.skip(f"rliable cannot be imported: {error}")
+    values, other = np.random.default_rng(0).normal(size=(2, 9))
+    assert interquartile_mean(values) == pytest.approx(metrics.aggregate_iqm(values[:, None]))
+    theirs = metrics.probability_of_improvement(values[:, None], other[:, None])
+    assert probability_of_improvement(values, other) == pytest.approx(theirs)
 
 
 def test_wall_squares_are_where_positions_count_as_blocked() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dydiff_env.data.dataset import Episode
 from dydiff_env.data.recorder import EpisodeRecorder
 from dydiff_env.data.simulator import make_env
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import unknown
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sac": sb3.SAC, "td3": sb3.TD3, "ppo": sb3.PPO, "tqc": sb3_contrib.TQC, "crossq": sb3_contrib.CrossQ,
@@ -130,8 +130,7 @@ class BehaviourRun:
 
     def __init__(self, env: str, config: BehaviourConfig, sink: Callable[[Episode], None]) -> None:
         if config.algorithm not in ALGORITHMS:
-            raise DyDiffError(f"There is no behaviour algorithm {config.algorithm!r}.",
-                              f"Choose from {', '.join(ALGORITHMS)}.", usage=True)
+            raise unknown("behaviour algorithm", config.algorithm, ALGORITHMS)
         self.config, self.snapshots = config, list[Snapshot]()
         self._sink, self._recent, self._recorders = sink, list[float](), list[EpisodeRecorder]()
         on_policy = config.algorithm in ON_POLICY

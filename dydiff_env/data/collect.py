@@ -19,7 +19,7 @@ from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, datase
 from dydiff_env.data.recorder import Act, record
 from dydiff_env.data.simulator import make_env
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.progress import progress_bar
 
 TIERS = ("random", "medium-replay", "medium", "medium-expert", "expert")
@@ -109,7 +109,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun  # takes a second to import
 
     if config.tier not in TIERS:
-        raise DyDiffError(f"There is no tier {config.tier!r}.", f"Choose from {', '.join(TIERS)}.", usage=True)
+        raise unknown("tier", config.tier, TIERS)
     spec = describe(env_id)
     env_json = str(spec.env_spec)
     by_default = {"random": 0, "medium-replay": config.steps}

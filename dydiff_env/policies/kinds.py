@@ -5,11 +5,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, meant
 
+NAMES = ("random", "behavior", "demo")
 KNOWN = (
     "a dydiff-env agent (.pt), TorchScript (.pt), torch.export (.pt2), Stable-Baselines3 (.zip), "
-    "d3rlpy (.d3), ONNX (.onnx), module:callable, random or behavior"
+    "d3rlpy (.d3), ONNX (.onnx), module:callable, random, behavior or demo"
 )
 
 
@@ -20,7 +21,9 @@ def file_kind(path: Path) -> str:
         DyDiffError: for a missing, empty, damaged or unknown file.
     """
     if not path.is_file():
-        raise DyDiffError(f"There is no policy file {path}.", f"A policy is {KNOWN}.")
+        beside = [str(path.with_name(file.name)) for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = meant(str(path), [*beside, *NAMES])
+        raise DyDiffError(f"There is no policy file {path}.", f"{near}A policy is {KNOWN}.")
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] == b"PK":

@@ -18,8 +18,9 @@ from dydiff_env.data.minari_writer import (
     registered_folder,
 )
 from dydiff_env.errors import DyDiffError
-from dydiff_env.progress import progress_bar
+from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
+from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count
 from dydiff_env.synthesis.lock import sole_writer
 from dydiff_env.synthesis.methods import get_method
@@ -166,7 +167,13 @@ def export(
                     check_same(writer.partial, writer.notes[0]["recipe"], recipe)
                 before = writer.trajectories
                 try:
-                    missing = range(writer.parts, len(options.batches()))
+                    batches = options.batches()
+                    missing = range(writer.parts, len(batches))
+                    if progress and opened.policy is not None:
+                        taking = dream_seconds(
+                            opened.world, opened.policy, options, (batches[index] for index in missing)
+                        )
+                        announce("dreaming", taking / min(workers, max(1, len(missing))))
                     made = (
                         in_order_on_ray(opened.synthesizer, options, missing, workers, address, device)
                         if engine == "ray"

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 
 Filter = Callable[[Trajectories, int, float, np.random.Generator], np.ndarray]
 """(rollouts, how many to keep, temperature, random generator) -> that many different row numbers."""
@@ -55,8 +55,7 @@ def find_filter(name: str) -> Filter:
         return FILTERS[name]
     offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
-        known = ", ".join([*FILTERS, *offered])
-        raise DyDiffError(f"There is no filter {name!r}.", f"Choose one of {known}.", usage=True)
+        raise unknown("filter", name, [*FILTERS, *offered])
     chosen: Filter = offered[name].load()
     return chosen
 

@@ -124,24 +124,12 @@ class _Fit:
                 "transitions": self.data.transitions,
             },
             "seed": self.seed,
-            "training": {},
         }
-        training = record["training"]
-        training["reward"] = self.fit_reward()
-        training["termination"] = self.fit_termination()
-        training["dynamics"] = self.fit_dynamics()
-        scale = None
-        if self.preset.anchors is not None:
-            training["behavior"] = self.fit_behavior()
-            began = time.monotonic()
-            bank, scale = self.roll_out_anchors()
-            training["anchors"] = {
-                "windows": len(bank["clone"]),
-                "seconds": round(time.monotonic() - began, 1),
-            }
-            training["denoiser"] = self.fit_anchored_denoiser(bank, scale)
-        else:
-            training["denoiser"] = self.fit_free_denoiser()
+        if self.progress:
+            from dydiff_env.world.estimate import announce_fit  # it rehearses fits: it stands above
+
+            announce_fit(self)
+        record["training"], scale = self.fit_stages()
         world = World(
             self.data.spec, self.preset, self.models, self.normalizer, scale, *self.start_banks(rng), record
         )
@@ -153,6 +141,25 @@ class _Fit:
             refinement, record["refinement"] = choose_refinement(world.preset.refinement, record["fidelity"])
             world.preset = dataclasses.replace(world.preset, refinement=refinement)
         return world
+
+    def fit_stages(self) -> tuple[dict[str, Any], ErrorScale | None]:
+        """Train every part in its order; returns the records of their training, and the error scale of an anchored world."""
+        training: dict[str, Any] = {}
+        training["reward"] = self.fit_reward()
+        training["termination"] = self.fit_termination()
+        training["dynamics"] = self.fit_dynamics()
+        if self.preset.anchors is None:
+            training["denoiser"] = self.fit_free_denoiser()
+            return training, None
+        training["behavior"] = self.fit_behavior()
+        began = time.monotonic()
+        bank, scale = self.roll_out_anchors()
+        training["anchors"] = {
+            "windows": len(bank["clone"]),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        training["denoiser"] = self.fit_anchored_denoiser(bank, scale)
+        return training, scale
 
     def start_banks(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """States that dreams may start from: any but the last of an episode, and the first ones."""

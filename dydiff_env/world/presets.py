@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import unknown
 from dydiff_env.world.behavior import BehaviorConfig
 from dydiff_env.world.denoiser import DenoiserConfig
 from dydiff_env.world.dynamics import DynamicsConfig
@@ -188,5 +188,5 @@ def get_preset(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
-        raise DyDiffError(f"There is no preset {preset!r}.", f"Use one of {', '.join(PRESETS)}.", usage=True)
+        raise unknown("preset", preset, PRESETS)
     return PRESETS[preset]

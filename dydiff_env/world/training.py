@@ -111,7 +111,7 @@ def train(
         log: ``log(tag, value, step)`` is told the curve as it grows (TensorBoard's ``add_scalar``).
 
     Returns:
-        A record: steps done, the training curve, the held-out losses of the weights kept.
+        A record: steps done, seconds, those of a step at the start, the training curve, the held-out losses of the weights kept.
     """
     device = next(module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -139,10 +139,12 @@ def train(
         state = found
 
     began, saved = time.monotonic() - state["seconds"], time.monotonic()
-    running = None
+    running, ticks = None, list[float]()
     with progress_bar(name, config.steps, progress) as advance:
         advance(state["step"])
         while not state["done"] and state["step"] < config.steps:
+            if len(ticks) < 16:
+                ticks.append(time.monotonic())
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, state["step"])
             value = loss(generator)
@@ -184,6 +186,7 @@ def train(
     return {
         "steps": state["step"],
         "seconds": round(state["seconds"], 1),
+        "step_seconds": (ticks[-1] - ticks[1]) / (len(ticks) - 2) if len(ticks) > 2 else 0.0,  # the first warms up
         "curve": state["curve"],
         "holdout": state["best"],
     }

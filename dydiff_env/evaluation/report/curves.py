@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from dydiff_env.evaluation.report.charts import BLUE, CYCLE, GREEN, ORANGE, band, figure, line
 from dydiff_env.evaluation.report.page import Chart, Table
 from dydiff_env.evaluation.report.sources import labels, read_json, read_log
-from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean
+from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 Log = dict[str, list[float]]
 SEED = re.compile(r"[-_.]?(?:seed|s)?[-_]?\d+$")
@@ -79,19 +80,27 @@ def final_table(runs: dict[str, list[Log]], score: str) -> Table:
     first, rows = next(iter(finals)), []
     for name, values in finals.items():
         enough = len(values) >= 3
-        low, high = bootstrap_interval(values) if enough else (0.0, 0.0)
-        better = "–" if name == first else f"{probability_of_improvement(values, finals[first]):.2f}"
+        interval = _interval(values, statistic=interquartile_mean) if enough else None
+        better = "–"
+        if name != first:
+            better = f"{probability_of_improvement(values, finals[first]):.2f}"
+            if enough and len(finals[first]) >= 3:
+                better += f" ({_interval(values, finals[first], statistic=probability_of_improvement)})"
         rows.append([name, len(values), float(values.mean()), interquartile_mean(values) if enough else None,
-                     f"{low:.4g} to {high:.4g}" if enough else None, better])  # fmt: skip
-    columns = ["run", "seeds", "last mean", "interquartile mean", "95 % interval", f"P(better than {first})"]
+                     interval, better])  # fmt: skip
+    columns = ["run", "seeds", "mean", "interquartile mean", "its 95 % interval", f"P(better than {first})"]
     unit = "normalised score" if score == "normalized_score" else "return"
-    return Table(columns, rows, f"Last evaluation, {unit}. Intervals over seeds, from three seeds on.")
+    return Table(
+        columns,
+        rows,
+        f"Last evaluation, {unit}; from three seeds on the statistics of Agarwal et al. 2021. Intervals: percentile "
+        "bootstrap over seeds, 95 %.",
+    )
 
 
-def probability_of_improvement(values: np.ndarray, other: np.ndarray) -> float:
-    """P(X > Y) + ½ P(X = Y) for runs X of ``values`` and Y of ``other`` (Agarwal et al. 2021)."""
-    gap = values[:, None] - other[None]
-    return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+def _interval(*groups: np.ndarray, statistic: Callable[..., float]) -> str:
+    low, high = bootstrap_interval(*groups, statistic=statistic)
+    return f"{low:.4g} to {high:.4g}"
 
 
 def loop_charts(folder: Path) -> list[Chart]:

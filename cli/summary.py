@@ -1,0 +1,112 @@
+"""What each command has made, in a sentence, and the commands that go on from there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Summary = tuple[str, list[str]]  # (what was made, command lines)
+
+
+def summary(command: str, document: dict[str, Any]) -> Summary:
+    """The sentence and the lines for what a command returned; nothing for one that has neither."""
+    return SUMMARIES[command](document) if command in SUMMARIES else ("", [])
+
+
+def line(command: str, *words: object) -> str:
+    """A command line that can be pasted."""
+    return f"dydiff-env {command} {shlex.join(map(str, words))}"
+
+
+def _dataset(document: dict[str, Any]) -> Summary:
+    path, name = Path(document["path"]), str(document["dataset_id"])
+    source = name if path.as_posix().endswith(f"{name}/data") else str(path)
+    made = f"{source}: {document['episodes']:,} episodes, {document['transitions']:,} transitions."
+    return made, [line("fit", "--dataset", source, "--out", "world"), line("inspect", source)]
+
+
+def _mix(document: dict[str, Any]) -> Summary:
+    out = document["out"]
+    return f"{out} holds both; infos/source says which is which.", [
+        line("train", "td3bc", "--dataset", out, "--out", "ckpt.pt")
+    ]
+
+
+def _export(document: dict[str, Any]) -> Summary:
+    out = document["out"]
+    made = f"{out}: {document['trajectories']:,} rollouts, {document['transitions']:,} transitions."
+    train = line("train", "td3bc", "--dataset", "REAL", "--synthetic", out, "--out", "better.pt")
+    return made, [train, line("report", out)]
+
+
+def _train(document: dict[str, Any]) -> Summary:
+    path = document.get("checkpoint")
+    if path is None:  # several seeds
+        return "", []
+    returns = document.get("returns")
+    reached = f", last return {returns[-1][1]:.1f}" if returns else ""
+    made = f"{path} after {document['updates']:,} updates, {document['updates_per_second']:.0f} a second{reached}."
+    return made, [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")]
+
+
+def _loop(document: dict[str, Any]) -> Summary:
+    path, rounds = Path(document["checkpoint"]), document["rounds"]
+    made = f"{path} after {len(rounds)} rounds and {document['updates']:,} updates in {document['seconds']:.0f} s."
+    return made, [line("evaluate", "--policy", path, "--episodes", 20), line("report", path.parent)]
+
+
+def _inspect(document: dict[str, Any]) -> Summary:
+    path, kind = document["path"], document["kind"]
+    if kind == "world":
+        return "", [line("export", "--policy", "FILE", "--world", path, "--out", "syn.minari"), line("report", path)]
+    if kind == "dataset":
+        return "", [line("fit", "--dataset", document["dataset_id"] or path, "--out", "world")]
+    return "", [line("evaluate", "--policy", path)]
+
+
+def _fit(document: dict[str, Any]) -> Summary:
+    world = document["world"]
+    made = f"{world} is ready after {document['seconds']:.0f} s."
+    return made, [line("export", "--policy", "FILE", "--world", world, "--out", "syn.minari"), line("report", world)]
+
+
+def _evaluate(document: dict[str, Any]) -> Summary:
+    if "return_mean" not in document:
+        return "", []
+    low, high = document["return_ci"]
+    made = f"Mean return {document['return_mean']:.1f}, 95 % interval {low:.1f} to {high:.1f}, in {document['in']}."
+    return made, []
+
+
+def _fidelity(document: dict[str, Any]) -> Summary:
+    return "", [line("report", document["world"]), line("fidelity", "--world", document["world"], "--policy", "FILE")]
+
+
+def _report(document: dict[str, Any]) -> Summary:
+    shown = ", ".join(f"{name} {n}" for name, n in document.items() if isinstance(n, int) and n)
+    return f"{document['out']} shows {shown}. Open it in a browser; it needs nothing else.", []
+
+
+def _demo(document: dict[str, Any]) -> Summary:
+    out = Path(document["out"])
+    made = f"{document['report']} shows it all: open it in a browser. The data, world and agents are in {out}."
+    again = line("export", "--policy", out / "td3bc.pt", "--out", "syn.minari")
+    return made, [again, line("fit", "--dataset", "YOUR_DATA", "--out", "world")]
+
+
+SUMMARIES: dict[str, Callable[[dict[str, Any]], Summary]] = {
+    "collect": _dataset,
+    "import-d4rl": _dataset,
+    "mix": _mix,
+    "fit": _fit,
+    "export": _export,
+    "fidelity": _fidelity,
+    "train": _train,
+    "loop": _loop,
+    "evaluate": _evaluate,
+    "report": _report,
+    "inspect": _inspect,
+    "demo": _demo,
+}

@@ -1,0 +1,37 @@
+"""The paper's Fig. 7: how far dreams are from what really happens, against the number of refinements M.
+
+    python examples/paper_fig7.py fig7.png                                # the embedded maze: its policy, and random actions
+    python examples/paper_fig7.py fig7.png world/ td3bc.pt medium.pt
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from dydiff_env import load_policy
+from dydiff_env.envs.worlds import find_world
+from dydiff_env.evaluation.fidelity import closed_loop
+from dydiff_env.evaluation.simulator import Simulator
+
+
+def main(out: str, world_path: str | None = None, *names: str, starts: int = 64, most: int = 5) -> dict[str, Any]:
+    world = find_world(world_path)
+    simulator, first, found = Simulator(world.spec), world.sample_starts(starts, seed=0), {}
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name in names or (("demo", "random") if world_path is None else ("random",)):
+        policy = load_policy(name, world.spec)
+        found[name] = closed_loop(world, simulator, policy, first, iterations=tuple(range(most + 1)))
+        axis.plot(range(most + 1), [found[name][f"M{m}"]["mean"] for m in range(most + 1)], marker="o", label=name)
+    simulator.close()
+    axis.set(xlabel="refinements M", ylabel="mean squared error (standardised)", yscale="log",
+             title=f"Dream against simulator, {world.horizon} steps")  # fmt: skip
+    axis.legend(frameon=False)
+    figure.savefig(out, dpi=150)
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
