@@ -54,9 +54,8 @@ def main(world: str | None = None, policy: str = "demo", steps: int = 100_000, s
     kind = "MultiInputPolicy" if isinstance(spec.observation_space, gym.spaces.Dict) else "MlpPolicy"
     for seed in range(seeds):
         env = VecNormalize(Corrected(DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon), base, scale))
-        model = PPO(kind, env, n_steps=n_steps, batch_size=1024, n_epochs=5, seed=seed, device="cpu",
-                    policy_kwargs={"log_std_init": -1.0})  # fmt: skip
-        model.learn(steps)
+        settings = {"n_steps": n_steps, "batch_size": 1024, "n_epochs": 5, "policy_kwargs": {"log_std_init": -1.0}}
+        model = PPO(kind, env, seed=seed, device="cpu", **settings).learn(steps)
 
         def corrected(rows: torch.Tensor, model: PPO = model, env: VecNormalize = env) -> torch.Tensor:
             seen = env.normalize_obs(unflatten_batch(spec.observation_space, rows.numpy()))

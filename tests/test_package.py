@@ -15,6 +15,7 @@ import gymnasium as gym
 import pytest
 
 import dydiff_env
+from dydiff_env.agents.loop import LoopConfig
 from dydiff_env.cli.app import COMMANDS, load
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,43 @@ def test_pages_name_real_files_commands_and_options(page: Path) -> None:
         known = {option for parameter in load(words[1]).params for option in parameter.opts}
         for word in words[2:]:
             assert not word.startswith("--") or word in known, line
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.stem)
+def test_an_example_is_short_and_says_how_to_run_it(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) < 80
+    assert f"python examples/{file.name}" in (ast.get_docstring(ast.parse(text)) or "")
+
+
+def test_algorithm_1_in_python(tiny_world_path: Path, hopper_folder: Path, tmp_path: Path) -> None:
+    config = LoopConfig(rounds=2, updates=20, batch=20, horizon=8, eval_episodes=2)
+    rounds = example("dydiff_loop").main(str(tmp_path / "run"), str(hopper_folder), str(tiny_world_path), config=config)
+    assert [row["round"] for row in rounds] == [1, 2] and rounds[1]["synthetic_rows"] > 0
+
+
+def test_dreams_train_an_agent_without_this_package(tiny_world_path: Path, tmp_path: Path) -> None:
+    main = example("export_and_train").main
+    assert main(str(tmp_path / "syn"), str(tiny_world_path), "random", updates=40, batch=32) > 0
+
+
+def test_a_world_from_a_table_of_logs_follows_what_was_logged(tmp_path: Path) -> None:
+    error = example("world_from_logs").main(str(tmp_path / "logs.csv"), str(tmp_path / "out"), episodes=80)
+    assert error < 1.0  # unrelated states are some 1.1 apart; the full run reaches .05 or so
+
+
+def test_the_figures_of_the_paper(tiny_world_path: Path, hopper_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = {name: str(tmp_path / f"{name}.png") for name in ("fig1", "fig7", "fig9")}
+    sizes = {"rounds": 2, "updates": 5, "count": 40, "seeds": 1, "episodes": 2}
+    curves = example("paper_fig1").main(path["fig1"], str(hopper_folder), str(tiny_world_path), **sizes)
+    assert len(curves) == 8 and all(returns.shape == (1, 2) for returns in curves.values())
+    errors = example("paper_fig7").main(path["fig7"], str(tiny_world_path), "random", starts=4, most=1)
+    assert set(errors["random"]) == {"real", "M0", "M1"}
+    if importlib.util.find_spec("gymnasium_robotics"):
+        legal = example("paper_fig9").main(path["fig9"], starts=8, most=1)
+        assert len(legal) == 3 and legal[-1] == 8  # the simulator has walls
+    assert all(Path(picture).stat().st_size > 5000 for picture in path.values() if Path(picture).exists())
 
 
 def test_examples_run_small(tiny_world_path: Path, tmp_path: Path, capsys: Any) -> None:
