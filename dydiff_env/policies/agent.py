@@ -39,10 +39,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} holds tensors, but no agent checkpoint of dydiff-env.",
             "A bare state_dict has no network: export it with torch.jit.script or torch.jit.trace.",
         )
-    if checkpoint["version"] > VERSION:
+    version, world = checkpoint.get("version"), checkpoint.get("world")
+    if type(version) is not int or not isinstance(world, str | None):
         raise DyDiffError(
-            f"{path} has version {checkpoint['version']}, newer than {VERSION}.", "Update dydiff-env."
+            f"{path} is a damaged agent checkpoint: version {version!r}, world {world!r}.",
+            "Save or copy the checkpoint again.",
         )
+    if version > VERSION:
+        raise DyDiffError(f"{path} has version {version}, newer than {VERSION}.", "Update dydiff-env.")
     return checkpoint
 
 
