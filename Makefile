@@ -4,12 +4,17 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test demo embedded lint types tests clean
+.PHONY: test demo docs embedded lint types tests clean
 
 test: lint types tests
 
 demo: $(STAMP)
 	$(BIN)/dydiff-env demo --out demo --overwrite
+
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/site
+	@echo "Open build/site/index.html in a browser."
 
 embedded: $(STAMP)
 	$(BIN)/python benchmarks/build_embedded.py

@@ -46,7 +46,7 @@ class DemoConfig:
 
 
 NEEDS = {"gymnasium_robotics": "gymnasium-robotics", "matplotlib": "matplotlib", "plotly": "plotly"}  # module: package
-STEPS_OF_A_DEMO = 250_000
+STEPS_OF_A_DEMO = 45_000
 """What the whole takes, in steps of a small network. Measured; see ``seconds_expected``."""
 
 TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 32, 8, 2, 0.02)

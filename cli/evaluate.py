@@ -164,7 +164,7 @@ def _spec_of_agent(policy: str) -> DatasetSpec | None:
     from dydiff_env.data.dataset import DatasetSpec
     from dydiff_env.policies.agent import read_checkpoint
 
-    if policy == embedded.NAME and not Path(policy).exists():
+    if policy == embedded.NAME and not Path(policy).is_file():
         return embedded.spec()
     try:
         return DatasetSpec.from_json(read_checkpoint(policy)["spec"])

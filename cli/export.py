@@ -160,7 +160,7 @@ def find_world(policy: str | None, world: Path | None = None) -> Path:
         return world
     import dydiff_env.embedded as embedded
 
-    if policy == embedded.NAME and not Path(embedded.NAME).exists():
+    if policy == embedded.NAME and not Path(embedded.NAME).is_file():
         return embedded.WORLD
     agent = None if policy is None else _agent(policy)
     named = None if agent is None else agent["world"]
@@ -183,7 +183,7 @@ def _agent(policy: str) -> dict[str, Any] | None:
     from dydiff_env.policies.agent import read_checkpoint
     from dydiff_env.policies.kinds import file_kind
 
-    if policy in ("random", "behavior") or (":" in policy and not Path(policy).exists()):
+    if policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
         return None
     if file_kind(Path(policy)) != "agent":
         return None

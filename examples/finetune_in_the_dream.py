@@ -1,10 +1,11 @@
 """Fine-tune a policy in the dream by Stable-Baselines3's PPO, and judge it in the real environment.
 
     python examples/finetune_in_the_dream.py                                   # the embedded maze and its policy
-    python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt --penalty 1
+    python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt
 
 PPO learns a correction, a = clip(π(s) + scale · δ(s)) (residual policy learning; Silver et al. 2018), so training starts
-from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO).
+from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO). Dreams start in
+any state of the data; what lies beyond their ``horizon`` is left to PPO's value function.
 """
 
 from __future__ import annotations
@@ -46,34 +47,33 @@ class Corrected(VecEnvWrapper):
         return self.seen, *rest
 
 
-def main(world: str | None = None, policy: str = "demo", steps: int = 100_000, seeds: int = 3, penalty: float = 1.0,
-         scale: float = 0.3, episodes: int = 50, horizon: int = 64, num_envs: int = 64, n_steps: int = 64
+def main(world: str | None = None, policy: str = "demo", steps: int = 200_000, seeds: int = 3, penalty: float = 1.0,
+         scale: float = 0.5, episodes: int = 20, horizon: int = 100, num_envs: int = 64, n_steps: int = 64
 ) -> list[tuple[float, float]]:  # fmt: skip
-    dreamt_in = find_world(world)
+    dreamt_in = find_world(world, policy=policy)
     spec, base, found = dreamt_in.spec, load_policy(policy, dreamt_in.spec), []
     kind = "MultiInputPolicy" if isinstance(spec.observation_space, gym.spaces.Dict) else "MlpPolicy"
     for seed in range(seeds):
         env = VecNormalize(Corrected(DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon), base, scale))
-        settings = {"n_steps": n_steps, "batch_size": 1024, "n_epochs": 5, "policy_kwargs": {"log_std_init": -1.0}}
-        model = PPO(kind, env, seed=seed, device="cpu", **settings).learn(steps)
+        model = PPO(kind, env, lambda left: 1e-3 * left, n_steps, min(512, n_steps * num_envs), seed=seed, device="cpu",
+                    policy_kwargs={"log_std_init": -1.0}).learn(steps)  # fmt: skip
 
         def corrected(rows: torch.Tensor, model: PPO = model, env: VecNormalize = env) -> torch.Tensor:
             seen = env.normalize_obs(unflatten_batch(spec.observation_space, rows.numpy()))
             return base.act(rows) + scale * torch.from_numpy(model.predict(seen, deterministic=True)[0])
 
-        before, after = (
-            evaluate_returns(one, environment_of(spec), episodes, seed=1000).returns.mean()
-            for one in (base, as_policy(corrected, spec))
-        )
+        pair = (base, as_policy(corrected, spec))
+        before, after = (evaluate_returns(one, environment_of(spec), episodes, seed=1000).returns.mean() for one in pair)
         print(f"seed {seed}: real return {before:.2f} before, {after:.2f} after {steps} dreamt steps")
         found.append((float(before), float(after)))
+    before, after = np.array(found).T
+    print(f"{seeds} seeds: {before.mean():.2f} before, {after.mean():.2f} ± {after.std():.2f} after")
     return found
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world")
-    parser.add_argument("--policy", default="demo")
-    for name, default in {"steps": 100_000, "seeds": 3, "penalty": 1.0, "scale": 0.3, "episodes": 50, "horizon": 64}.items():
+    for name, default in {"policy": "demo", "steps": 200_000, "seeds": 3, "penalty": 1.0, "scale": 0.5, "episodes": 20, "horizon": 100}.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     main(**vars(parser.parse_args()))

@@ -27,8 +27,9 @@ def main(out: str, world_path: str | None = None, name: str = "demo", starts: in
     simulator = Simulator(world.spec)
     maze: Any = simulator.base.maze
     space: Any = world.spec.observation_space
-    rollouts = {f"M = {m}": world.dream(policy, first, iterations=m) for m in range(most + 1)}
-    rollouts["simulator"] = simulator.follow(policy, first, world.horizon)
+    horizon = 2 * world.horizon  # two windows, one after the other
+    rollouts = {f"M = {m}": world.dream(policy, first, horizon, m) for m in range(most + 1)}
+    rollouts["simulator"] = simulator.follow(policy, first, horizon)
     simulator.close()
     figure, axes = plt.subplots(1, len(rollouts), figsize=(3.4 * len(rollouts), 3.9), layout="constrained")
     legal = []
@@ -44,7 +45,7 @@ def main(out: str, world_path: str | None = None, name: str = "demo", starts: in
         axis.set_title(f"{title}\n{legal[-1]} of {starts} stay out of the walls", fontsize=10)
         axis.set(xlim=(-maze.x_map_center, maze.x_map_center), ylim=(-maze.y_map_center, maze.y_map_center), aspect="equal")
         axis.axis("off")
-    figure.savefig(out, dpi=150)
+    figure.savefig(out, dpi=150, bbox_inches="tight")
     return legal
 
 

@@ -129,3 +129,12 @@ def test_an_sb3_agent_of_a_dict_space_is_a_policy() -> None:
     rows = torch.from_numpy(gym.spaces.flatten(env.observation_space, observation)).float()[None]
     action = as_policy(model, embedded.spec()).act(rows).numpy()[0]
     np.testing.assert_allclose(action, model.predict(observation, deterministic=True)[0], atol=1e-5)
+
+
+def test_a_folder_called_demo_does_not_hide_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dydiff_env.cli.export import find_world
+
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()  # `dydiff-env demo` leaves one
+    assert find_world("demo") == embedded.WORLD
+    assert as_policy("demo", embedded.spec()).kind == "td3bc"

@@ -16,10 +16,8 @@ import pytest
 
 import dydiff_env
 from dydiff_env.agents.loop import LoopConfig
-from dydiff_env.cli.app import COMMANDS, load
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def example(name: str) -> ModuleType:
@@ -58,21 +56,6 @@ def test_every_package_on_disk_is_listed_for_the_wheel() -> None:
         for file in folder.rglob("__init__.py")
     }
     assert listed == on_disk
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_name_real_files_commands_and_options(page: Path) -> None:
-    text = page.read_text()
-    for target in re.findall(r"\]\((?!http|#)([^)#]+)", text):
-        assert (page.parent / target).exists(), target
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        ast.parse(block)
-    for line in re.findall(r"^dydiff-env .*", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.S)), re.M):
-        words = line.split("#")[0].split()
-        assert words[1] in COMMANDS, line
-        known = {option for parameter in load(words[1]).params for option in parameter.opts}
-        for word in words[2:]:
-            assert not word.startswith("--") or word in known, line
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.py")), ids=lambda file: file.stem)

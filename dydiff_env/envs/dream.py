@@ -59,7 +59,7 @@ class DyDiffDreamEnv(gym.Env):
         render_mode: str | None = None,
         device: str = "cpu",
     ) -> None:
-        self.world = find_world(world, device)
+        self.world = find_world(world, device, policy)
         self.start, self.render_mode = check_start(start), render_mode
         self.dreams = make_dreams(self.world, policy, 1, horizon, iterations)
         self.observation_space = self.world.spec.observation_space

@@ -53,7 +53,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.world = find_world(world, device)
+        self.world = find_world(world, device, policy)
         self.start = check_start(start)
         self.dreams = make_dreams(self.world, policy, num_envs, horizon, iterations)
         self.single_observation_space = self.world.spec.observation_space

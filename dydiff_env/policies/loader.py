@@ -59,7 +59,7 @@ def load_policy(
             "Leave it out.",
             usage=True,
         )
-    if not path.exists():
+    if not path.is_file():  # a folder may be called as a policy is: `dydiff-env demo` makes one
         if text == embedded.NAME:
             return _load_file(embedded.POLICY, "agent", spec, None, device)
         if text == "random":
