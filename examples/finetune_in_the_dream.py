@@ -4,8 +4,7 @@
     python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt
 
 PPO learns a correction, a = clip(π(s) + scale · δ(s)) (residual policy learning; Silver et al. 2018), so training starts
-from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO). Dreams start in
-any state of the data; what lies beyond their ``horizon`` is left to PPO's value function.
+from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO).
 """
 
 from __future__ import annotations
@@ -74,6 +73,7 @@ def main(world: str | None = None, policy: str = "demo", steps: int = 200_000, s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world")
-    for name, default in {"policy": "demo", "steps": 200_000, "seeds": 3, "penalty": 1.0, "scale": 0.5, "episodes": 20, "horizon": 100}.items():
+    defaults = {"policy": "demo", "steps": 200_000, "seeds": 3, "penalty": 1.0, "scale": 0.5, "episodes": 20, "horizon": 100}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     main(**vars(parser.parse_args()))
