@@ -23,6 +23,7 @@ from dydiff_env.world.presets import FAST, PAPER, PRESETS, Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
+from dydiff_env.world.trust import borne_out
 from dydiff_env.world.unet import TemporalUNet
 from dydiff_env.world.world import World
 
@@ -162,11 +163,37 @@ def test_refinement_forms():
     assert states[:, 1:].eq(0.25).all() and torch.equal(actions, 2 * states[:, :-1])
 
 
-@pytest.mark.parametrize("gain, trust", [(0.05, 1.0), (0.6, 0.25)])
-def test_moderate_gains_are_believed_by_a_quarter(gain, trust):
-    table = {"M0": {"mean": 1.0}} | {f"replace M{m}": {"mean": gain} for m in range(1, 6)}
+def test_the_fewest_refinements_that_serve_are_chosen():
+    table = {"M0": {"mean": 1.0}, "replace M1": {"mean": 0.505}} | {f"replace M{m}": {"mean": 0.5} for m in range(2, 6)}
     chosen, record = choose_refinement(FAST.refinement, {"closed_loop": table})
-    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", trust) and record["reason"]
+    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", None) and record["reason"]
+
+
+def test_corrections_are_believed_as_far_as_members_bear_them_out():
+    torch.manual_seed(0)
+    length, alive = 6, torch.ones(32, 6)
+    anchor = Rollout(torch.zeros(32, length + 1, 3), torch.zeros(32, length, 1), torch.zeros(32, length, 3), alive)
+    correction = torch.randn(32, length, 3)
+    # the members go the correction's way by half in the first dimension, against it in the second, anywhere in the third
+    way = torch.tensor([0.5, -1.0, 0.0])
+    members = []
+    for _ in range(5):
+        states = torch.zeros(32, length + 1, 3)
+        states[:, 1:] = way * correction + torch.tensor([0.1, 0.1, 1.0]) * torch.randn(32, length, 3)
+        members.append(anchor._replace(states=states))
+    shares = borne_out(anchor, correction, alive, members)
+    assert abs(shares[0] - 0.5) < 0.05 and shares[1] == 0 and shares[2] < 0.1 and shares[3] == 0
+
+
+def test_a_world_asks_its_members_about_each_policy(tiny_world):
+    shares = tiny_world.trust_in(Push())
+    assert shares.shape == (tiny_world.spec.observation_size + 1,) and ((shares >= 0) & (shares <= 1)).all()
+    assert torch.equal(shares, tiny_world.trust_in(Push()))
+    starts = tiny_world.sample_starts(4)
+    given = tiny_world.dream(Push(), starts, iterations=1, trust=shares)
+    assert np.array_equal(given.observations, tiny_world.dream(Push(), starts, iterations=1).observations)
+    none = tiny_world.dream(Push(), starts, iterations=1, trust=0.0)
+    assert np.allclose(none.observations, tiny_world.dream(Push(), starts, iterations=0).observations, atol=1e-5)
 
 
 def test_error_scale_is_calibrated():

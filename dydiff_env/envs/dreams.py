@@ -71,6 +71,8 @@ class Dreams:
         self.followed = True  # whether most callers followed at the last step
         self.prepared = np.zeros(rows, bool)
         self.draws = self._draws()
+        refined = policy is not None and (world.iterations if iterations is None else iterations) > 0
+        self.trust = world.trust_in(policy) if refined and policy is not None else None
         if policy is not None:
             self.plans = Plans(rows, 2 * self.window, o, a)
             self.next_plans = Plans(rows, 2 * self.window, o, a)  # of the episodes to come
@@ -186,12 +188,18 @@ class Dreams:
         seed = int(self.noise.integers(2**31))
         policy = None if free else self.policy
         if not self.draws:
-            return self.world.dream(policy, starts, steps, self.iterations, seed=seed, first_actions=first)
+            return self._imagine(policy, starts, steps, seed, first)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace each time
             if self.world.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
-            return self.world.dream(policy, starts, steps, self.iterations, seed=seed, first_actions=first)
+            return self._imagine(policy, starts, steps, seed, first)
+
+    def _imagine(
+        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, seed: int, first: np.ndarray | None
+    ) -> Trajectories:
+        options = {"seed": seed, "first_actions": first, "trust": self.trust}
+        return self.world.dream(policy, starts, steps, self.iterations, **options)
 
     def _draws(self) -> bool:
         """Whether the policy draws its actions though it is told to be deterministic."""

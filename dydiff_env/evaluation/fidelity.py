@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.evaluation.mazes import free_of_walls, position_columns
@@ -51,8 +52,9 @@ def closed_loop(
     result: dict[str, Any] = {
         "real": {"survival": float(1 - real.terminations.mean()), "return": float(real.returns.mean())}
     }
+    trust = world.trust_in(policy)
     for m in iterations:
-        dream = world.dream(policy, starts, horizon, m)
+        dream = world.dream(policy, starts, horizon, m, trust=trust)
         error, mask = errors(world, dream, real)
         # The error is counted until the real episode ends, also where the dream ended sooner.
         curve = (error * mask).sum(0) / np.maximum(mask.sum(0), 1)
@@ -67,7 +69,7 @@ def closed_loop(
             "survival_gap": survival - result["real"]["survival"],
             "return_gap": value - result["real"]["return"],
             "residual": residual(world, simulator, dream),
-            "spread": spread(world, policy, starts[:32], horizon, m),
+            "spread": spread(world, policy, starts[:32], horizon, m, trust=trust),
         }
         if simulator.maze:
             result[f"M{m}"]["legal"] = legal(simulator, dream)
@@ -84,10 +86,16 @@ def legal(simulator: Simulator, rollouts: Trajectories) -> float:
 
 
 def spread(
-    world: World, policy: Policy, starts: np.ndarray, horizon: int, iterations: int, samples: int = 4
+    world: World,
+    policy: Policy,
+    starts: np.ndarray,
+    horizon: int,
+    iterations: int,
+    samples: int = 4,
+    trust: Tensor | float | None = None,
 ) -> float:
     """Standard deviation of the dreamt states over samples of the same dreams, root mean square in standardised units."""
-    dreams = [world.dream(policy, starts, horizon, iterations, seed=seed) for seed in range(samples)]
+    dreams = [world.dream(policy, starts, horizon, iterations, seed=seed, trust=trust) for seed in range(samples)]
     mask = np.all([dream.mask for dream in dreams], 0)
     states = np.stack([dream.observations[:, 1:] for dream in dreams]) / world.normalizer.std.cpu().numpy()
     return float(np.sqrt(states.var(0)[mask].mean())) if mask.any() else 0.0

@@ -60,6 +60,8 @@ def dream_returns(
     """
     horizon = episode_limit(world.spec) if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
+    refined = (world.iterations if iterations is None else iterations) > 0
+    trust = world.trust_in(policy) if refined else None
     parts = [
         world.dream(
             policy,
@@ -68,6 +70,7 @@ def dream_returns(
             iterations,
             deterministic=deterministic,
             seed=seed + begin,
+            trust=trust,
         )
         for begin in range(0, episodes, BATCH)
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
@@ -86,17 +87,24 @@ class Dreamer:
     world: World
     policy: BoundedPolicy
 
+    def __post_init__(self) -> None:
+        self._trust: Tensor | float | None = None  # asked for when a round first refines
+
     def synthesize(self, count: int, options: RoundOptions, seeds: tuple[int, int]) -> Draft:
         """As the protocol says."""
         starts = self.world.sample_starts(count, seed=seeds[0], kind=options.start)
+        iterations = self.world.iterations if options.iterations is None else options.iterations
+        if self._trust is None and iterations:
+            self._trust = self.world.trust_in(self.policy)
         proposed, clipped = self.policy.proposed, self.policy.clipped
         rollouts = self.world.dream(
             self.policy,
             starts,
             options.horizon,
-            options.iterations,
+            iterations,
             deterministic=options.deterministic,
             seed=seeds[1],
+            trust=self._trust,
         )
         return Draft(rollouts, self.policy.proposed - proposed, self.policy.clipped - clipped)
 

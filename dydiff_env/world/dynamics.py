@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -122,6 +123,13 @@ class Dynamics(nn.Module):
             self.output.weight[self.elites, :, :size].detach().contiguous(),
             self.output.bias[self.elites, :, :size].detach().contiguous(),
         )
+
+    def member(self, index: int) -> Dynamics:
+        """The same model with one member for all its elites; the weights are shared."""
+        alone = copy.copy(self)
+        alone._buffers = {**self._buffers, "elites": torch.tensor([index], device=self.elites.device)}
+        alone.cache_elites()
+        return alone
 
     def train(self, mode: bool = True) -> Dynamics:
         """Training makes the cached weights stale; evaluation makes them anew."""

@@ -151,23 +151,15 @@ def held_out_fidelity(
 def choose_refinement(
     config: RefinementConfig, fidelity: dict[str, Any]
 ) -> tuple[RefinementConfig, dict[str, Any]]:
-    """The update and M with the least held-out closed-loop error; of those within 2 % of it, the smallest M; and the trust.
-
-    The held-out policies are nearer to the log than a user's can be, so their gain is more than a user's will be. Against the simulator,
-    corrections that left 1/18 of the held-out error helped every policy in full; those that left 5/8 of it harmed in full, and a
-    quarter of them harmed none (benchmarks/results/ablation_hopper.md). So what leaves less than ``CLEAR`` is believed in full, anything
-    else by a quarter.
-    """
+    """The update and M with the least held-out closed-loop error; of those within 2 % of it, the smallest M."""
     means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
     best = min(means.values())
     name = min((n for n in means if means[n] <= 1.02 * best), key=lambda n: (int(n[-1]), means[n]))
     iterations = int(name[-1])
     update = name.split()[0] if iterations else config.update
-    trust = 1.0 if means[name] < CLEAR * means["M0"] else CAUTIOUS
-    chosen = dataclasses.replace(config, iterations=iterations, update=update, trust=trust)
+    chosen = dataclasses.replace(config, iterations=iterations, update=update)
     reason = (
         f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
-        f"the least of M = 0 … 5 was {best:.4g}. Of a correction, {trust:.0%} is believed: "
-        + ("the gain is clear." if trust == 1 else "the gain is moderate, and smaller for policies unlike the log's.")
+        f"the least of M = 0 … 5 was {best:.4g}."
     )
-    return chosen, {"iterations": iterations, "update": update, "trust": trust, "reason": reason}
+    return chosen, {"iterations": iterations, "update": update, "reason": reason}

@@ -19,12 +19,13 @@ class RefinementConfig:
         iterations: M.
         update: "replace": the sample replaces the states (the paper's text); "average": the mean of the sample and the states before
             (the released code).
-        trust: share of the sample's distance from the single-step rollout that is believed; 1 is the sample itself (the paper).
+        trust: share of the sample's distance from the single-step rollout that is believed; 1 is the sample itself (the paper). None:
+            estimated for each policy (:mod:`dydiff_env.world.trust`).
     """
 
     iterations: int = 2
     update: str = "replace"
-    trust: float = 1.0
+    trust: float | None = None
 
 
 def refine(
@@ -33,7 +34,7 @@ def refine(
     relabel: Callable[[Tensor], Tensor],
     iterations: int,
     update: str = "replace",
-    trust: float = 1.0,
+    trust: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """M refinements of single-step rollouts.
 
@@ -47,7 +48,7 @@ def refine(
         relabel: the policy's actions (B, L, A) on states s_0 … s_{L−1} (B, L, O).
         iterations: M; 0 returns the rollout.
         update: see RefinementConfig.
-        trust: see RefinementConfig.
+        trust: see RefinementConfig; or (O + 1,), of each dimension of the states and of being alive.
 
     Returns:
         states (B, L+1, O), the policy's actions (B, L, A) on them, and how likely the episode goes on after each
@@ -56,7 +57,10 @@ def refine(
     states, actions, alive = rolled.states, rolled.actions, rolled.alive
     for _ in range(iterations):
         following, living = sample(rolled, actions)
-        if trust != 1:
+        if isinstance(trust, Tensor):
+            following = rolled.states[:, 1:].lerp(following, trust[:-1])
+            living = rolled.alive.lerp(living, trust[-1])
+        elif trust != 1:
             following = rolled.states[:, 1:].lerp(following, trust)
             living = rolled.alive.lerp(living, trust)
         if update == "average":
