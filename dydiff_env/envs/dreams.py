@@ -198,8 +198,9 @@ class Dreams:
     def _imagine(
         self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, seed: int, first: np.ndarray | None
     ) -> Trajectories:
-        options = {"seed": seed, "first_actions": first, "trust": self.trust}
-        return self.world.dream(policy, starts, steps, self.iterations, **options)
+        return self.world.dream(
+            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust
+        )
 
     def _draws(self) -> bool:
         """Whether the policy draws its actions though it is told to be deterministic."""

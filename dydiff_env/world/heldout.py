@@ -151,10 +151,10 @@ def held_out_fidelity(
 def choose_refinement(
     config: RefinementConfig, fidelity: dict[str, Any]
 ) -> tuple[RefinementConfig, dict[str, Any]]:
-    """The update and M with the least held-out closed-loop error; of those within 2 % of it, the smallest M."""
+    """The update and M with the least held-out closed-loop error; of those within 5 % of it, the smallest M."""
     means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
     best = min(means.values())
-    name = min((n for n in means if means[n] <= 1.02 * best), key=lambda n: (int(n[-1]), means[n]))
+    name = min((n for n in means if means[n] <= 1.05 * best), key=lambda n: (int(n[-1]), means[n]))
     iterations = int(name[-1])
     update = name.split()[0] if iterations else config.update
     chosen = dataclasses.replace(config, iterations=iterations, update=update)
