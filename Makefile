@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test demo docs embedded lint types tests clean
+.PHONY: test demo docs embedded lint types tests lowest clean
 
 test: lint types tests
 
@@ -12,7 +12,6 @@ demo: $(STAMP)
 	$(BIN)/dydiff-env demo --out demo --overwrite
 
 docs: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/site
 	@echo "Open build/site/index.html in a browser."
 
@@ -30,6 +29,16 @@ types: $(STAMP)
 
 tests: $(STAMP)
 	$(BIN)/pytest
+
+# The lowest version of everything that pyproject.toml allows, in an environment of its own.
+LOWEST := build/lowest
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct \
+		-e '.[maze,onnx,report,video]' 'hypothesis>=6.100' 'pytest>=8'
+	$(LOWEST)/bin/python -m pytest tests/test_package.py tests/test_world.py tests/test_env.py tests/test_export.py \
+		tests/test_report.py tests/test_cli.py tests/test_policies.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

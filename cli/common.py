@@ -108,4 +108,6 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> Table:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
     return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)

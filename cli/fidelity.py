@@ -55,14 +55,14 @@ def fidelity(
 
 
 def closed_loop_table(name: str, result: dict[str, Any]) -> Table:
-    """One policy: a row an M, beside what really happened."""
-    real = result["real"]
-    table = Table(title=f"{name}: real survival {real['survival']:.2f}, real return {real['return']:.1f}")
-    columns = list(result["M0"])
-    table.add_column("M")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
-    for m, values in result.items():
-        if m != "real":
-            table.add_row(m[1:], *(f"{values[column]:.4g}" for column in columns))
+    """One policy: a column an M, beside what really happened."""
+    table = Table(title=f"{name}, dreamt and for real")
+    table.add_column("")
+    dreams = [key for key in result if key != "real"]
+    for column in [f"M = {key[1:]}" for key in dreams] + ["really"]:
+        table.add_column(column, justify="right")
+    for row in result["M0"]:
+        real = result["real"].get(row)
+        cells = [f"{result[key][row]:.4g}" for key in dreams]
+        table.add_row(row.replace("_", " "), *cells, "" if real is None else f"{real:.4g}")
     return table

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dydiff_env.cli.common import Debug, Json, emit, reporting
+from dydiff_env.cli.common import Debug, Json, console, emit, reporting
 from dydiff_env.errors import DyDiffError
 
 
@@ -26,7 +26,15 @@ def inspect(
             document = policy_document(target)
         else:
             document = dataset_document(path)
-        emit(document if as_json else for_people(document), as_json)
+        if as_json:
+            emit(document, True)
+            return
+        fidelity = document.get("record", {}).pop("fidelity", None)
+        if fidelity:
+            from dydiff_env.cli.fit import fidelity_table
+
+            console.print(fidelity_table(fidelity))
+        emit(for_people(document), False)
 
 
 def world_document(path: Path) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def for_people(document: dict[str, Any]) -> dict[str, Any]:
             lines |= {f"preset.{inner}": entry for inner, entry in value.items() if not isinstance(entry, dict)}
         elif isinstance(value, dict):
             lines |= {f"{key}.{inner}": entry for inner, entry in for_people(value).items()}
-        elif isinstance(value, list) and len(value) > 8:
+        elif isinstance(value, list) and (len(value) > 8 or any(isinstance(entry, list) for entry in value)):
             lines[key] = f"{len(value)} entries"
         else:
             lines[key] = value

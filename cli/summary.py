@@ -20,9 +20,14 @@ def line(command: str, *words: object) -> str:
     return f"dydiff-env {command} {shlex.join(map(str, words))}"
 
 
-def _dataset(document: dict[str, Any]) -> Summary:
+def _source(document: dict[str, Any]) -> str:
+    """What a command takes a dataset by: its id where it lies under it, else its folder."""
     path, name = Path(document["path"]), str(document["dataset_id"])
-    source = name if path.as_posix().endswith(f"{name}/data") else str(path)
+    return name if path.as_posix().endswith(f"{name}/data") else str(path)
+
+
+def _dataset(document: dict[str, Any]) -> Summary:
+    source = _source(document)
     made = f"{source}: {document['episodes']:,} episodes, {document['transitions']:,} transitions."
     return made, [line("fit", "--dataset", source, "--out", "world"), line("inspect", source)]
 
@@ -62,7 +67,8 @@ def _inspect(document: dict[str, Any]) -> Summary:
     if kind == "world":
         return "", [line("export", "--policy", "FILE", "--world", path, "--out", "syn.minari"), line("report", path)]
     if kind == "dataset":
-        return "", [line("fit", "--dataset", document["dataset_id"] or path, "--out", "world")]
+        source = _source(document)
+        return "", [line("fit", "--dataset", source, "--out", "world"), line("report", source)]
     return "", [line("evaluate", "--policy", path)]
 
 
@@ -84,8 +90,12 @@ def _fidelity(document: dict[str, Any]) -> Summary:
     return "", [line("report", document["world"]), line("fidelity", "--world", document["world"], "--policy", "FILE")]
 
 
+NAMES = {"worlds": "world", "datasets": "dataset", "checkpoints": "checkpoint", "logs": "log", "loops": "loop",
+         "fidelities": "fidelity"}  # fmt: skip
+
+
 def _report(document: dict[str, Any]) -> Summary:
-    shown = ", ".join(f"{name} {n}" for name, n in document.items() if isinstance(n, int) and n)
+    shown = ", ".join(f"{n} {name if n > 1 else NAMES[name]}" for name, n in document.items() if name in NAMES and n)
     return f"{document['out']} shows {shown}. Open it in a browser; it needs nothing else.", []
 
 

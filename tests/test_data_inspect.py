@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import torch
 from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
+from dydiff_env.data.minari_io import resolve_dataset
 
 
 def report(path) -> dict:
@@ -21,6 +23,14 @@ def test_a_dataset_folder(hopper_folder, hopper_dataset):
     assert (document["kind"], document["transitions"]) == ("dataset", 4000)
     assert document["return_quartiles"][0] <= document["return_mean"] <= document["return_quartiles"][-1]
     assert document["fingerprint"] == hopper_dataset.spec.fingerprint
+
+
+def test_the_next_lines_name_what_can_be_found(hopper_folder):
+    """An id that is not registered would lead nowhere."""
+    shown = CliRunner().invoke(app, ["inspect", str(hopper_folder)]).stdout
+    source = re.search(r"Next: dydiff-env fit --dataset (\S+) ", shown)[1]
+    assert resolve_dataset(source) == resolve_dataset(hopper_folder)
+    assert max(len(number) for number in re.search(r"return quartiles: (.*)", shown)[1].split(", ")) < 10
 
 
 def test_a_world(tiny_world_path, hopper_dataset):

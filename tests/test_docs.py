@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,3 +159,15 @@ def test_every_page_is_linked_from_another() -> None:
         (page.parent / target).resolve() for page in PAGES for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text())
     }
     assert {page.resolve() for page in DOCS.glob("*.md")} - {DOCS / "index.md"} <= linked
+
+
+def test_the_pages_build_into_a_site_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    line = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "site")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    built = {page.stem: page.read_text() for page in (tmp_path / "site").glob("*.html")}
+    assert {page.stem for page in DOCS.glob("*.md")} <= built.keys()
+    assert "World.dream" in built["api"] and "<math" in built["method"]
+    fetched = [url for page in built.values() for url in re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:[^\"]*)", page)]
+    assert not fetched  # the site opens without a network
