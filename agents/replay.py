@@ -123,7 +123,7 @@ class Replay:
         return (total + 1e-6).floor().diff().long()  # the margin absorbs rounding of α
 
     def _draw(self, first: int, batches: int, batch_size: int, seed: int) -> Tensor:
-        state = np.random.SeedSequence((seed, first)).generate_state(1, np.uint64)[0] >> 1
+        state = int(np.random.SeedSequence((seed, first)).generate_state(1, np.uint64)[0]) >> 1
         generator = torch.Generator().manual_seed(int(state))
         which, place = torch.rand(2, batches, batch_size, dtype=torch.float64, generator=generator)
         source = torch.searchsorted(self._real, which, right=True)

@@ -51,6 +51,9 @@ def collect(
         Path | None, typer.Option(help="VecNormalize file of an SB3 policy.", rich_help_panel=BEHAVIOUR)
     ] = None,
     num_envs: Annotated[int, typer.Option(min=1, help="Copies stepped together.")] = 16,
+    keep_goal: Annotated[
+        bool, typer.Option("--keep-goal", help="PointMaze: a goal that is reached stays; else it jumps, as in D4RL.")
+    ] = False,
     dataset_id: Annotated[
         str | None,
         typer.Option(
@@ -93,7 +96,11 @@ def collect(
                 usage=True,
             )
         destination = Destination(dataset_id, out, overwrite)
-        config = CollectConfig(steps, tier or "medium-replay", algorithm, train_steps, num_envs, seed=seed)
+        if keep_goal and not is_maze(env_id):
+            raise DyDiffError(f"{env_id} has no goal to keep.", "Leave out --keep-goal.", usage=True)
+        config = CollectConfig(
+            steps, tier or "medium-replay", algorithm, train_steps, num_envs, keep_goal=keep_goal, seed=seed
+        )
         if policy is not None:
 
             def acting(spec: DatasetSpec) -> Act:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.table import Table
 
@@ -30,6 +32,7 @@ class DemoConfig:
         env_id: a PointMaze of gymnasium-robotics.
         transitions: logged ones.
         updates: of each agent.
+        seeds: agents of each kind.
         starts: dreams of the export's round.
         pictured: rollouts in the picture.
         episodes: real ones, to judge each agent by.
@@ -39,6 +42,7 @@ class DemoConfig:
     env_id: str = "PointMaze_UMaze-v3"
     transitions: int = 60_000
     updates: int = 5_000
+    seeds: int = 3
     starts: int = 1024
     pictured: int = 48
     episodes: int = 32
@@ -46,10 +50,10 @@ class DemoConfig:
 
 
 NEEDS = {"gymnasium_robotics": "gymnasium-robotics", "matplotlib": "matplotlib", "plotly": "plotly"}  # module: package
-STEPS_OF_A_DEMO = 45_000
-"""What the whole takes, in steps of a small network. Measured; see ``seconds_expected``."""
+STEPS_ALONE, STEPS_OF_AN_AGENT = 31_000, 9_500
+"""What the demo takes without its agents, and one of them, in steps of a small network. Measured; see ``seconds_expected``."""
 
-TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 32, 8, 2, 0.02)
+TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 1, 32, 8, 2, 0.02)
 """Small enough for a test: it shows that every step runs, not how good they get."""
 
 
@@ -81,12 +85,12 @@ def demo(
         out.mkdir(parents=True)
         (out / "demo.json").write_text("{}")
         if not (tiny or as_json):
-            announce("demo", seconds_expected())
+            announce("demo", seconds_expected(DemoConfig.seeds))
         document = _Demo(out, TINY if tiny else DemoConfig(), seed, show=not as_json).run()
         emit(document, True) if as_json else _show(document)
 
 
-def seconds_expected() -> float:
+def seconds_expected(seeds: int) -> float:
     """How long the demo will take, from how long this machine takes for some steps of a small network."""
     import torch
 
@@ -102,7 +106,8 @@ def seconds_expected() -> float:
     began = time.perf_counter()
     for _ in range(200):
         step()
-    return STEPS_OF_A_DEMO * (time.perf_counter() - began) / 200
+    turns = -(-seeds // min(seeds, os.cpu_count() or 1))  # agents are trained side by side, one a core
+    return (STEPS_ALONE + 2 * turns * STEPS_OF_AN_AGENT) * (time.perf_counter() - began) / 200
 
 
 def world_preset(scale: float) -> Preset:
@@ -148,49 +153,57 @@ class _Demo:
 
     def run(self) -> dict[str, Any]:
         """Everything; returns the figures."""
-        from dydiff_env.agents import Replay, Schedule, load_agent, train
-        from dydiff_env.agents.td3bc import TD3BC
+        from dydiff_env.agents import Schedule, load_agent
+        from dydiff_env.agents.seeds import Run, train_seeds
         from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
         from dydiff_env.data.minari_io import load_dataset
         from dydiff_env.evaluation.report import report
-        from dydiff_env.evaluation.scores import environment_of, evaluate_returns
+        from dydiff_env.evaluation.scores import Episodes, environment_of, evaluate_returns
         from dydiff_env.synthesis.export import export
         from dydiff_env.world.world import World
 
         out, config, seed = self.out, self.config, self.seed
         real, world_path, syn = out / "real.minari", out / "world", out / "syn.minari"
-        quiet = Schedule(log_every=max(1, config.updates // 10), checkpoint_every=config.updates)
+        seeds = [seed + i for i in range(config.seeds)]
+        every = max(1, config.updates // 5)
 
-        self.step("collect", f"dydiff-env collect {config.env_id} --steps {config.transitions} --out {real}",
+        self.step("collect", f"dydiff-env collect {config.env_id} --keep-goal --steps {config.transitions} --out {real}",
                   lambda: collect_maze(config.env_id, Destination(out=real),
-                                       CollectConfig(config.transitions, seed=seed), self.show))  # fmt: skip
+                                       CollectConfig(config.transitions, keep_goal=True, seed=seed), self.show))  # fmt: skip
         data = load_dataset(real)
         world: World = self.step("fit", f"dydiff-env fit --dataset {real} --out {world_path}",
                                  lambda: World.fit(data, preset=world_preset(config.scale), out=world_path,
                                                    seed=seed, progress=self.show))  # fmt: skip
-        checkpoints = {"real data": out / "td3bc.pt", "real + dreamt": out / "td3bc-mixed.pt"}
+        logged = Run("td3bc", str(real), out / "td3bc.pt", steps=config.updates, seed=seed, env="",
+                     world=str(world_path.resolve()), schedule=Schedule(eval_every=every, eval_episodes=16))  # fmt: skip
+        both = replace(logged, out=out / "td3bc-mixed.pt", synthetic=(str(syn),))
+        first = logged.under(seed).out
 
-        def trained(path: Path, replay: Replay) -> dict[str, Any]:
-            agent = TD3BC(data.spec, seed=seed, world=str(world_path.resolve()))
-            return train(agent, replay, config.updates, path, schedule=quiet, progress=self.show)
+        def trained(run: Run) -> Any:
+            return train_seeds(run, seeds, self.show) if len(seeds) > 1 else run.under(seed).carry_out(self.show)
 
-        base, mixed = checkpoints.values()
-        line = f"dydiff-env train td3bc --dataset {real} --steps {config.updates}"
-        self.step("train", f"{line} --out {base} --world {world_path}", lambda: trained(base, Replay(data)))
-        dreamt = self.step("export", f"dydiff-env export --policy {base} --out {syn}",
-                           lambda: export(world, base, syn, batch=config.starts, keep=0.6, seed=seed,
+        line = (f"dydiff-env train td3bc --dataset {real} --world {world_path} --steps {config.updates} "
+                f"--seeds {','.join(map(str, seeds))} --env-eval --eval-every {every} --eval-episodes 16")  # fmt: skip
+        self.step("train", f"{line} --out {logged.out}", lambda: trained(logged))
+        dreamt = self.step("export", f"dydiff-env export --policy {first} --keep 0.6 --out {syn}",
+                           lambda: export(world, first, syn, batch=config.starts, keep=0.6, seed=seed,
                                           progress=self.show))  # fmt: skip
-        self.step("train on the mix", f"{line} --synthetic {syn} --out {mixed}",
-                  lambda: trained(mixed, Replay(data, load_dataset(syn))))  # fmt: skip
-        where = environment_of(data.spec)
-        scores = self.step("evaluate", f"dydiff-env evaluate --policy {base} --episodes {config.episodes}", lambda: {
-            name: evaluate_returns(load_agent(path), where, config.episodes, seed=seed + 1).document(data.spec)
-            for name, path in checkpoints.items()})  # fmt: skip
-        legal = self.step("draw", f"{out / 'rollouts.png'}", lambda: self.draw(world, base))
+        self.step("train on the mix", f"{line} --synthetic {syn} --out {both.out}", lambda: trained(both))
+
+        def judged(run: Run) -> dict[str, Any]:
+            found = [evaluate_returns(load_agent(run.under(one).out), environment_of(data.spec), config.episodes, seed=seed + 1)
+                     for one in seeds]  # fmt: skip
+            pooled = Episodes(*(np.concatenate([getattr(one, name) for one in found]) for name in ("returns", "lengths")))
+            return pooled.document(data.spec)
+
+        scores = self.step("evaluate", f"dydiff-env evaluate --policy {first} --episodes {config.episodes}",
+                           lambda: {"real data": judged(logged), "real + dreamt": judged(both)})  # fmt: skip
+        legal = self.step("draw", f"{out / 'rollouts.png'}", lambda: self.draw(world, first))
         page = out / "report.html"
-        self.step("report", f"dydiff-env report {out} --out {page}", lambda: report([out], page, policy=base, seed=seed))
-        return {"scores": scores, "legal_rollouts": legal, "pictured": config.pictured, "export": dreamt,
-                "seconds": self.seconds, "out": str(out), "report": str(page)}  # fmt: skip
+        self.step("report", f"dydiff-env report {out} --policy {first} --out {page}",
+                  lambda: report([out], page, policy=first, seed=seed))  # fmt: skip
+        return {"scores": scores, "seeds": seeds, "legal_rollouts": legal, "pictured": config.pictured, "export": dreamt,
+                "policy": str(first), "seconds": self.seconds, "out": str(out), "report": str(page)}  # fmt: skip
 
     def draw(self, world: World, policy_path: Path) -> dict[str, int]:
         """The same policy from the same starts: single-step, refined, and in the simulator."""
@@ -215,7 +228,8 @@ class _Demo:
 
 
 def _show(document: dict[str, Any]) -> None:
-    table = Table(title="Returns in the real simulator")
+    count = len(document["seeds"])
+    table = Table(title=f"Returns in the real simulator{f', {count} seeds' if count > 1 else ''}")
     for column in ("TD3BC trained on", "mean return", "95 % interval", "normalised"):
         table.add_column(column, justify="left" if "on" in column and "return" not in column else "right")
     for name, score in document["scores"].items():

@@ -102,7 +102,7 @@ def _report(document: dict[str, Any]) -> Summary:
 def _demo(document: dict[str, Any]) -> Summary:
     out = Path(document["out"])
     made = f"{document['report']} shows it all: open it in a browser. The data, world and agents are in {out}."
-    again = line("export", "--policy", out / "td3bc.pt", "--out", "syn.minari")
+    again = line("export", "--policy", document["policy"], "--out", "syn.minari")
     return made, [again, line("fit", "--dataset", "YOUR_DATA", "--out", "world")]
 
 

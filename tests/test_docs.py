@@ -163,7 +163,7 @@ def test_every_page_is_linked_from_another() -> None:
 
 def test_the_pages_build_into_a_site_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
-    line = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "site")]
+    line = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", "-d", tmp_path / "trees", DOCS, tmp_path / "site"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     built = {page.stem: page.read_text() for page in (tmp_path / "site").glob("*.html")}

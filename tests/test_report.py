@@ -112,15 +112,26 @@ def test_the_interval_beside_the_interquartile_mean_is_its_own() -> None:
     assert first[5] == "–" and second[5].startswith(f"{probability_of_improvement(finals + 2, finals):.2f} (")
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_statistics_are_those_of_rliable() -> None:
     try:
-        from rliable import metrics
+        from rliable import library, metrics
     except Exception as error:  # rliable 1.2 asks for arch < 8, which pandas 3 breaks by a TypeError on import
         pytest.skip(f"rliable cannot be imported: {error}")
-    values, other = np.random.default_rng(0).normal(size=(2, 9))
+    values, other = np.random.default_rng(0).normal((0.5, 0.0), size=(9, 2)).T
+    runs = {"a": (values[:, None], other[:, None])}  # (runs, tasks)
     assert interquartile_mean(values) == pytest.approx(metrics.aggregate_iqm(values[:, None]))
-    theirs = metrics.probability_of_improvement(values[:, None], other[:, None])
+    theirs = metrics.probability_of_improvement(*runs["a"])
     assert probability_of_improvement(values, other) == pytest.approx(theirs)
+
+    def interval(scores: Any, statistic: Any) -> list[float]:
+        draws = {"reps": 4000, "random_state": np.random.RandomState(0)}
+        return np.ravel(library.get_interval_estimates({"a": scores}, statistic, **draws)[1]["a"]).tolist()
+
+    ours = bootstrap_interval(values, statistic=interquartile_mean, samples=4000)
+    assert ours == pytest.approx(interval(values[:, None], lambda x: np.array([metrics.aggregate_iqm(x)])), abs=0.06)
+    ours = bootstrap_interval(values, other, statistic=probability_of_improvement, samples=4000)
+    assert ours == pytest.approx(interval(runs["a"], metrics.probability_of_improvement), abs=0.03)
 
 
 def test_wall_squares_are_where_positions_count_as_blocked() -> None:

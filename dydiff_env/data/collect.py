@@ -41,6 +41,7 @@ class CollectConfig:
             and none for random.
         num_envs: copies stepped together when a finished policy is recorded.
         score_episodes: episodes behind each reference score.
+        keep_goal: in a PointMaze, the goal stays when it is reached; D4RL's jump to a place that nothing foretells.
         seed: of everything drawn.
     """
 
@@ -50,6 +51,7 @@ class CollectConfig:
     train_steps: int | None = None
     num_envs: int = 16
     score_episodes: int = 20
+    keep_goal: bool = False
     seed: int = 0
 
 
@@ -84,11 +86,11 @@ class Destination:
 
 def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
                  progress: bool = False) -> dict[str, Any]:
-    """Record a PointMaze under the waypoint controller: sparse reward, a new goal after each one reached.
+    """Record a PointMaze under the waypoint controller: sparse reward, a new goal after each one reached or the same one.
 
     The reference scores are the mean returns of random actions and of the controller without noise.
     """
-    spec = describe(env_id, **MAZE_TASK)
+    spec = describe(env_id, **MAZE_TASK | {"reset_target": not config.keep_goal})
     env_json = str(spec.env_spec)
     with_noise, without = (_waypoints(env_json, WaypointConfig(noise=noise), config.seed) for noise in (0.5, 0.0))
     with _Recording(destination, spec, config.steps) as recording:
@@ -147,12 +149,12 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
     Args:
         env_id: the environment.
         destination: where the dataset goes.
-        config: ``steps``, ``num_envs`` and ``seed`` count.
+        config: ``steps``, ``num_envs``, ``keep_goal`` and ``seed`` count.
         policy: makes the acting function once the spaces are known.
         name: what to call it in the metadata.
         progress: show a bar on a terminal.
     """
-    spec = describe(env_id, **(MAZE_TASK if is_maze(env_id) else {}))
+    spec = describe(env_id, **(MAZE_TASK | {"reset_target": not config.keep_goal} if is_maze(env_id) else {}))
     act = policy(spec)
     with _Recording(destination, spec, config.steps) as recording:
         _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)

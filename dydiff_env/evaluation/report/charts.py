@@ -196,5 +196,5 @@ def filter_effect(rounds: list[dict[str, Any]], caption: str) -> Chart:
             marker={"color": colour, "size": 8},
             error_y={"type": "data", "array": [v["std"] for _, v in known], "color": colour, "thickness": 4, "width": 0},
         )
-    made.update_xaxes(dtick=1 if len(rounds) <= 20 else None, range=[0, len(rounds) + 1])
+    made.update_xaxes(dtick=1 if len(rounds) <= 20 else None, range=[0.4, len(rounds) + 0.6])
     return Chart(made, caption)

@@ -114,7 +114,7 @@ def _chart(chart: Chart, number: int) -> str:
     height = chart.figure.layout.height or 340
     return (
         f"<figure class='{'wide' if chart.stops else ''}'><div class='plot' id='c{number}' role='img' "
-        f"aria-label='{escape(chart.caption, quote=True)}' style='height:{height}px'></div>{slider}"
+        f"aria-label='{escape(chart.caption, quote=True)}' style='height:{height}px;max-height:calc(100vw + 5rem)'></div>{slider}"
         f"<figcaption>{escape(chart.caption)}</figcaption></figure>"
     )
 
@@ -197,7 +197,7 @@ figcaption{color:var(--soft);font-size:.88rem;line-height:1.4;padding:.3rem .3re
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 .caption{color:var(--soft);font-size:.9rem;margin:1rem 0 .2rem}
 th,td{padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-th:first-child{text-align:left;font-weight:500}thead th{color:var(--soft);font-weight:500}
+thead th{vertical-align:bottom}th:first-child{text-align:left;font-weight:500}thead th{color:var(--soft);font-weight:500}
 .facts td{text-align:left;overflow-wrap:anywhere}.facts th{color:var(--soft);white-space:nowrap;width:1%}
 details .scroll{margin:.5rem 0 0}details{background:var(--card);border-radius:.7rem;padding:.6rem 1rem}
 summary{cursor:pointer;font-weight:500;overflow-wrap:anywhere}
@@ -217,6 +217,7 @@ CHARTS.forEach(({figure,notes},i)=>{
   const at='c'+i, slider=document.getElementById('r'+i);
   const show=()=>{const stop=+slider.value;document.getElementById('n'+i).textContent=notes[stop]||'';
     return figure.data.map(t=>t.meta===undefined||t.meta===null||t.meta===stop)};
+  delete figure.layout.height;  // the element's own, which a narrow screen lowers
   if(slider)show().forEach((v,k)=>figure.data[k].visible=v);
   Plotly.newPlot(at,figure.data,figure.layout,{responsive:true,displayModeBar:false});
   if(slider)slider.addEventListener('input',()=>Plotly.restyle(at,{visible:show()}));
