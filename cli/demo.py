@@ -50,7 +50,7 @@ class DemoConfig:
 
 
 NEEDS = {"gymnasium_robotics": "gymnasium-robotics", "matplotlib": "matplotlib", "plotly": "plotly"}  # module: package
-STEPS_ALONE, STEPS_OF_AN_AGENT = 31_000, 9_500
+STEPS_ALONE, STEPS_OF_AN_AGENT = 47_000, 14_300
 """What the demo takes without its agents, and one of them, in steps of a small network. Measured; see ``seconds_expected``."""
 
 TINY = DemoConfig("PointMaze_UMaze-v3", 3_000, 60, 1, 32, 8, 2, 0.02)
@@ -106,7 +106,8 @@ def seconds_expected(seeds: int) -> float:
     began = time.perf_counter()
     for _ in range(200):
         step()
-    turns = -(-seeds // min(seeds, os.cpu_count() or 1))  # agents are trained side by side, one a core
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    turns = -(-seeds // min(seeds, cores))  # agents are trained side by side, one a core
     return (STEPS_ALONE + 2 * turns * STEPS_OF_AN_AGENT) * (time.perf_counter() - began) / 200
 
 

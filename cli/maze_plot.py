@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.evaluation.mazes import free_of_walls, position_columns, wall_squares
+from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
 
 __all__ = ["draw_rollouts", "position_columns", "real_rollouts"]
 
@@ -46,12 +46,11 @@ def draw_rollouts(panels: dict[str, Trajectories], columns: slice, maze: Any, pa
         for way, length, ok in zip(positions, rollouts.lengths, free, strict=True):
             axis.plot(*way[: length + 1].T, color=PATH if ok else WRONG, lw=1.1, alpha=0.75)
             axis.plot(*way[0], "o", color=INK, ms=2.5)
-        axis.set_title(f"{title}\n{legal[title]} of {len(rollouts)} stay out of the walls", fontsize=11)
-        axis.set_aspect("equal")
-        axis.set_xlim(-maze.x_map_center, maze.x_map_center)
-        axis.set_ylim(-maze.y_map_center, maze.y_map_center)
+        axis.set_title(f"{title}\n{legal[title]} of {len(rollouts)} stay out of the walls", fontsize=13)
+        x_range, y_range = frame(maze)
+        axis.set(xlim=x_range, ylim=y_range, aspect="equal")
         axis.axis("off")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.1)
     pyplot.close(figure)
     return legal
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from dydiff_env import load_policy
 from dydiff_env.envs.worlds import find_world
-from dydiff_env.evaluation.mazes import free_of_walls, position_columns, wall_squares
+from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
 from dydiff_env.evaluation.simulator import Simulator
 
 INK, GOOD, BAD, WALL = "#1f2933", "#2a6f97", "#c8553d", "#d9dee3"
@@ -31,7 +31,7 @@ def main(out: str, world_path: str | None = None, name: str = "demo", starts: in
     rollouts = {f"M = {m}": world.dream(policy, first, horizon, m) for m in range(most + 1)}
     rollouts["simulator"] = simulator.follow(policy, first, horizon)
     simulator.close()
-    figure, axes = plt.subplots(1, len(rollouts), figsize=(3.4 * len(rollouts), 3.9), layout="constrained")
+    figure, axes = plt.subplots(1, len(rollouts), figsize=(3.4 * len(rollouts), 4.4), layout="constrained")
     legal = []
     for axis, (title, made) in zip(axes, rollouts.items(), strict=True):
         for x, y, right, top in wall_squares(maze):
@@ -42,10 +42,11 @@ def main(out: str, world_path: str | None = None, name: str = "demo", starts: in
             axis.plot(*path[: length + 1].T, color=GOOD if ok else BAD, lw=1, alpha=0.75)
             axis.plot(*path[0], "o", color=INK, ms=2)
         legal.append(int(free.sum()))
-        axis.set_title(f"{title}\n{legal[-1]} of {starts} stay out of the walls", fontsize=10)
-        axis.set(xlim=(-maze.x_map_center, maze.x_map_center), ylim=(-maze.y_map_center, maze.y_map_center), aspect="equal")
+        x_range, y_range = frame(maze)
+        axis.set_title(f"{title}\n{legal[-1]} of {starts} stay\nout of the walls", fontsize=13)
+        axis.set(xlim=x_range, ylim=y_range, aspect="equal")
         axis.axis("off")
-    figure.savefig(out, dpi=150, bbox_inches="tight")
+    figure.savefig(out, dpi=150, bbox_inches="tight", pad_inches=0.1)
     return legal
 
 

@@ -46,3 +46,9 @@ def wall_squares(maze: Any) -> list[tuple[float, float, float, float]]:
                 x, y = (float(value) for value in maze.cell_rowcol_to_xy(np.array([i, j])))
                 squares.append((x - half, y - half, x + half, y + half))
     return squares
+
+
+def frame(maze: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What a picture shows, as ranges of x and y: the maze, and of its outer walls a strip."""
+    x, y = (center - 0.6 * maze.maze_size_scaling for center in (maze.x_map_center, maze.y_map_center))
+    return (-x, x), (-y, y)

@@ -29,7 +29,7 @@ def figure(x: str, y: str, log: bool = False, height: int = 340) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
     )
     made.update_xaxes(title_text=x, zeroline=False, gridcolor="#888", title_standoff=8)
-    made.update_yaxes(title_text=y, zeroline=False, gridcolor="#888", title_standoff=8)
+    made.update_yaxes(title_text=y, zeroline=False, gridcolor="#888", title_standoff=8, automargin=True)
     if log:
         made.update_yaxes(type="log")
     return made

@@ -114,7 +114,7 @@ def _chart(chart: Chart, number: int) -> str:
     height = chart.figure.layout.height or 340
     return (
         f"<figure class='{'wide' if chart.stops else ''}'><div class='plot' id='c{number}' role='img' "
-        f"aria-label='{escape(chart.caption, quote=True)}' style='height:{height}px;max-height:calc(100vw + 5rem)'></div>{slider}"
+        f"aria-label='{escape(chart.caption, quote=True)}' style='height:{height}px;max-height:calc(100vw + 1.5rem)'></div>{slider}"
         f"<figcaption>{escape(chart.caption)}</figcaption></figure>"
     )
 
@@ -196,9 +196,9 @@ figcaption{color:var(--soft);font-size:.88rem;line-height:1.4;padding:.3rem .3re
 .ticks span{width:0;flex:0 0 1rem;text-align:center;white-space:nowrap;display:flex;justify-content:center}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 .caption{color:var(--soft);font-size:.9rem;margin:1rem 0 .2rem}
-th,td{padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
+th,td{padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--line);text-align:right;vertical-align:top;white-space:nowrap}
 thead th{vertical-align:bottom}th:first-child{text-align:left;font-weight:500}thead th{color:var(--soft);font-weight:500}
-.facts td{text-align:left;overflow-wrap:anywhere}.facts th{color:var(--soft);white-space:nowrap;width:1%}
+.facts td{text-align:left;overflow-wrap:anywhere;white-space:normal}.facts th{color:var(--soft);width:1%}
 details .scroll{margin:.5rem 0 0}details{background:var(--card);border-radius:.7rem;padding:.6rem 1rem}
 summary{cursor:pointer;font-weight:500;overflow-wrap:anywhere}
 footer{color:var(--soft);font-size:.85rem;padding-top:2.5rem;padding-bottom:2rem}

@@ -12,7 +12,7 @@ from torch import Tensor
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.fidelity import errors
-from dydiff_env.evaluation.mazes import free_of_walls, position_columns, wall_squares
+from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
 from dydiff_env.evaluation.report.charts import BLUE, GREEN, GREY, ORANGE, figure
 from dydiff_env.evaluation.report.page import Chart
 from dydiff_env.evaluation.simulator import Simulator
@@ -143,8 +143,9 @@ def _background(made: Any, plane: Plane, world: World) -> None:
         return
     for x0, y0, x1, y1 in wall_squares(plane.maze):
         made.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, layer="below", line_width=0, fillcolor="#999")
-    made.update_xaxes(range=[-plane.maze.x_map_center, plane.maze.x_map_center], visible=False, constrain="domain")
-    made.update_yaxes(range=[-plane.maze.y_map_center, plane.maze.y_map_center], visible=False, scaleanchor="x")
+    x_range, y_range = frame(plane.maze)
+    made.update_xaxes(range=x_range, visible=False, constrain="domain")
+    made.update_yaxes(range=y_range, visible=False, scaleanchor="x", constrain="domain")
     made.update_layout(margin={"l": 8, "r": 8, "t": 12, "b": 8})
 
 
