@@ -82,6 +82,8 @@ def run_line(line: str) -> None:
     if words[0] == "dydiff-env":
         known = {option for parameter in load(words[1]).params for option in parameter.opts}
         assert {word for word in words[2:] if word.startswith("--")} <= known, line
+        if words[1] == "demo" and Path("demo/report.html").exists():
+            return  # another page's line has made it: once is enough
         result = CliRunner().invoke(app, [*words[1:], *SMALL.get(words[1], "").split()])
         assert result.exit_code == 0, f"{line}\n{result.output}"
     elif words[0] == "make":
