@@ -4,14 +4,15 @@
 
 Kinds: agent checkpoints (.pt), world.json, the headers of safetensors, baselines' JSON, Minari's metadata.json, and files
 with a planted pickle or a planted call. What loads is used: a world dreams a step, an agent acts. An input passes when it
-works or raises DyDiffError; a planted file passes when its side effect did not happen. Each kind runs in a process of its
-own with bounded memory, so that a crash is seen and counted.
+works or raises DyDiffError; a planted file passes when its side effect did not happen. Hypothesis draws the mutations. Each
+kind runs in a process of its own with bounded memory, so that a crash is seen and counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import json
 import multiprocessing
 import os
@@ -29,8 +30,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import torch
+from hypothesis import strategies
+from hypothesis.errors import StopTest
 
 import dydiff_env.embedded as embedded
 from dydiff_env.agents import agent_class
@@ -107,7 +111,7 @@ def _mutate_once(root: Any, rng: random.Random) -> None:
         elif kind == 2 and isinstance(child, (int, float)) and not isinstance(child, bool):
             node[key] = rng.choice([-child, child + 1, child * 1000, child / 3])
         else:
-            node[key] = rng.choice(ODD)
+            node[key] = copy.deepcopy(rng.choice(ODD))  # a later mutation may change it
         return
 
 
@@ -346,16 +350,24 @@ def run_kind(name: str, inputs: int, seed: int, progress: Any = None) -> dict[st
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one = KINDS[name][0](Path(scratch))
-        for index in range(inputs):
+
+        @hypothesis.seed(seed)
+        @hypothesis.settings(max_examples=inputs, deadline=None, database=None, phases=[hypothesis.Phase.generate],
+                             suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+        @hypothesis.given(strategies.randoms(use_true_random=False))
+        def attempt(rng: random.Random) -> None:
+            index = counts.total()
             if progress is not None:
                 progress.value = index
             signal.signal(signal.SIGALRM, _too_long)
             signal.alarm(SECONDS)
             try:
-                one(random.Random(seed * 1_000_003 + index))
+                one(rng)
                 counts["works"] += 1
             except DyDiffError:
                 counts["refused"] += 1
+            except (KeyboardInterrupt, StopTest):  # the second: Hypothesis wants no more of this input
+                raise
             except BaseException as error:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 kind = (
@@ -363,11 +375,11 @@ def run_kind(name: str, inputs: int, seed: int, progress: Any = None) -> dict[st
                 )
                 counts["unexpected"] += 1
                 unexpected.setdefault(kind, f"input {index}")
-                if isinstance(error, KeyboardInterrupt):
-                    raise
             finally:
                 signal.alarm(0)
-    return {"inputs": inputs, **counts, "first_unexpected": unexpected}
+
+        attempt()
+    return {"inputs": counts.total(), **counts, "first_unexpected": unexpected}
 
 
 def _too_long(*_: Any) -> None:
