@@ -2,8 +2,9 @@
 
     python benchmarks/export_million.py --world WORLD --policy POLICY --workers 2 --out benchmarks/results/export_million.json
 
-Memory is the resident set of the exporting process and its children together, sampled every second (shared pages are counted
-in each); the result keeps 200 points of the curve, each the most of its stretch. Reading back is timed as Minari's own
+Memory is the sum of the resident sets of the exporting process and its children, sampled every second: pages that they share
+(libraries) are counted in each. "proportional" counts those once. The result keeps 200 points of the curve, each the most of
+its stretch. Reading back is timed as Minari's own
 iteration over the written dataset, over the same episodes stored by Minari itself (`create_dataset_from_buffers`), and over
 another dataset if one is given (`--reference`, a folder): microseconds a transition, the files warm.
 """
@@ -39,30 +40,34 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def resident(pid: int) -> float:
-    """Megabytes of a process and its descendants."""
-    total = 0
+def memory(pid: int) -> tuple[float, float]:
+    """Megabytes of a process and its descendants: resident, and proportional (shared pages once)."""
+    found = {"Rss": 0, "Pss": 0}
     for one in tree(pid):
         try:
-            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * 4096
-        except (OSError, ValueError, IndexError):
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        except OSError:
             continue
-    return total / 1e6
+        for line in lines:
+            name, _, rest = line.partition(":")
+            if name in found:
+                found[name] += int(rest.split()[0])
+    return found["Rss"] * 1024 / 1e6, found["Pss"] * 1024 / 1e6
 
 
-def watch(command: list[str]) -> tuple[dict[str, Any], list[float], float]:
-    """Run an export; its report, the memory each second, and the seconds it took."""
-    begun, memory = time.perf_counter(), []
+def watch(command: list[str]) -> tuple[dict[str, Any], np.ndarray, float]:
+    """Run an export; its report, the memory each second (S, 2), and the seconds it took."""
+    begun, curve = time.perf_counter(), []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     while process.poll() is None:
-        memory.append(round(resident(process.pid), 1))
+        curve.append(memory(process.pid))
         time.sleep(1.0)
     assert process.stdout is not None
     if process.returncode:
         raise SystemExit(
             f"the export ended with {process.returncode}; its rounds are kept: run again with --resume"
         )
-    return json.loads(process.stdout.read()), memory, time.perf_counter() - begun
+    return json.loads(process.stdout.read()), np.array(curve), time.perf_counter() - begun
 
 
 def reading(folder: Path, steps: int = 200_000) -> dict[str, float]:
@@ -95,9 +100,9 @@ def stored_by_minari(folder: Path, scratch: Path, episodes: int = 2000) -> Path:
     return scratch / "benchmark" / "same-episodes-v0" / "data"
 
 
-def thinned(curve: list[float], points: int = 200) -> list[float]:
+def thinned(curve: np.ndarray, points: int = 200) -> list[float]:
     """The largest value of each of at most ``points`` equal stretches."""
-    return [float(part.max()) for part in np.array_split(np.array(curve), min(points, len(curve)))]
+    return [round(float(part.max()), 1) for part in np.array_split(curve, min(points, len(curve)))]
 
 
 def main() -> None:
@@ -137,19 +142,19 @@ def main() -> None:
         part for key, value in {**where, **sizes}.items() for part in (f"--{key}", str(value))
     ]
     load = os.getloadavg()[0]  # what other processes ask of the processors
-    report, memory, seconds = watch(command + (["--resume"] if options.resume else []))
-    half = memory[len(memory) // 4 : len(memory) // 2] or memory
-    rest = memory[3 * len(memory) // 4 :] or memory
+    report, curve, seconds = watch(command + (["--resume"] if options.resume else []))
+    resident, quarter = curve[:, 0], max(1, len(curve) // 4)
     document: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         **sizes,
         "transitions": report["transitions"],
         "seconds": round(seconds, 1),
         "transitions_per_second": round(report["transitions"] / seconds, 1),
-        "memory_peak_mb": max(memory),
-        "memory_mean_second_quarter_mb": round(float(np.mean(half)), 1),
-        "memory_mean_last_quarter_mb": round(float(np.mean(rest)), 1),
-        "memory_mb_curve": thinned(memory),
+        "memory_peak_mb": round(float(resident.max()), 1),
+        "memory_peak_proportional_mb": round(float(curve[:, 1].max()), 1),
+        "memory_mean_second_quarter_mb": round(float(resident[quarter : 2 * quarter].mean()), 1),
+        "memory_mean_last_quarter_mb": round(float(resident[-quarter:].mean()), 1),
+        "memory_mb_curve": thinned(resident),
         "load_average_before": round(load, 2),
         "dataset_mb": round(
             sum(f.stat().st_size for f in options.scratch.rglob("*") if f.is_file()) / 1e6, 1

@@ -15,6 +15,7 @@ from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.denoiser import Condition, Denoiser, DenoiserConfig
 from dydiff_env.world.models import action_bounds
+from dydiff_env.world.networks import initial
 from dydiff_env.world.sampler import SamplerConfig, sample
 from dydiff_env.world.training import TrainingConfig
 
@@ -79,7 +80,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, size: int, width: int, depth: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.randn(8))
+        self.register_buffer("frequencies", initial((8,), lambda: torch.randn(8)))
         self.noise = nn.Sequential(nn.Linear(17, width), nn.SiLU(), nn.Linear(width, width))
         self.input = nn.Linear(size, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dydiff_env.world.networks import initial
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -75,7 +77,8 @@ class Dynamics(nn.Module):
         self.log_variance_min = nn.Parameter(torch.full((observation_size,), -10.0))
         self.register_buffer("delta_mean", torch.zeros(observation_size))
         self.register_buffer("delta_std", torch.ones(observation_size))
-        self.register_buffer("elites", torch.arange(config.elites))
+        elites = initial((config.elites,), lambda: torch.arange(config.elites), torch.int64)
+        self.register_buffer("elites", elites)
 
     def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O) and actions (E, B, A)."""

@@ -43,23 +43,20 @@ def rollout(
         horizon: L.
         bound: states are clipped to this many standard deviations, so that a model that diverges stays finite.
     """
-    states, actions, disagreement = [starts], [], []
-    alive = [torch.ones(len(starts), device=starts.device)]
+    rows, size = starts.shape
+    states = starts.new_empty(rows, horizon + 1, size)  # filled in place: lists of parts fragment the heap
+    disagreement, alive = starts.new_empty(rows, horizon, size), starts.new_ones(rows, horizon + 1)
+    actions: list[Tensor] = []
+    states[:, 0] = now = starts
     for t in range(horizon):
-        action = act(t, states[-1])
-        prediction = dynamics.predict(states[-1], action)
-        kept = alive[-1][:, None]
-        following = torch.where(kept > 0, prediction.mean.clamp(-bound, bound), states[-1])
-        states.append(following)
-        actions.append(action)
-        disagreement.append(prediction.disagreement * kept)
-        alive.append(alive[-1] * (~termination.terminal(following)).float())
-    return Rollout(
-        torch.stack(states, 1),
-        torch.stack(actions, 1),
-        torch.stack(disagreement, 1),
-        torch.stack(alive[1:], 1),
-    )
+        actions.append(act(t, now))
+        prediction = dynamics.predict(now, actions[-1])
+        kept = alive[:, t, None]
+        now = torch.where(kept > 0, prediction.mean.clamp(-bound, bound), now)
+        states[:, t + 1] = now
+        disagreement[:, t] = prediction.disagreement * kept
+        alive[:, t + 1] = alive[:, t] * (~termination.terminal(now)).float()
+    return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:])
 
 
 def follow(dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor) -> Rollout:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
+from dydiff_env.world.networks import initial
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class CausalTransformer(nn.Module):
             step += 2 * size + action_size
         self.tokens = -(-horizon // config.patch)
         self.embed = nn.Linear(config.patch * step, config.width)
-        self.position = nn.Parameter(0.02 * torch.randn(self.tokens, config.width))
+        place = (self.tokens, config.width)
+        self.position = nn.Parameter(initial(place, lambda: 0.02 * torch.randn(place)))
         self.start = nn.Linear(observation_size, config.width)
         self.noise = nn.Sequential(
             nn.Linear(64, config.width), nn.SiLU(), nn.Linear(config.width, config.width)

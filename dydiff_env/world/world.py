@@ -23,6 +23,7 @@ from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.error_scale import ErrorScale, condition
 from dydiff_env.world.models import Models, action_bounds
+from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout, follow, rollout
@@ -317,7 +318,8 @@ class World:
                 return rolled.actions
             if not deterministic:  # step by step, so that each step's draw is the same in every iteration
                 return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
-            actions = self._act(policy, along.reshape(-1, along.shape[-1]), True, None)
+            flat = along.reshape(-1, along.shape[-1])
+            actions = in_blocks(lambda rows: self._act(policy, rows, True, None), flat, rows=8192)
             actions = actions.reshape(*along.shape[:2], -1)
             if first is not None:
                 actions[:, 0] = first
@@ -363,7 +365,7 @@ class World:
         drawn = torch.cat(out)
         states = drawn[..., : rolled.states.shape[-1]]
         if self.error_scale is None or self.models.termination.rule is not None:
-            return states, (~self.models.termination.terminal(states)).float().cumprod(1)
+            return states, (~in_blocks(self.models.termination.terminal, states, rows=128)).float().cumprod(1)
         if torch.isinf(self.models.termination.threshold):
             return states, rolled.alive
         return states, drawn[..., -1]
@@ -373,7 +375,7 @@ class World:
     ) -> Trajectories:
         """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
         horizon = actions.shape[1]
-        rewards = self.models.reward(states[:, :-1], actions, states[:, 1:])
+        rewards = in_blocks(self.models.reward, states[:, :-1], actions, states[:, 1:], rows=128)
         terminated = ~alive.all(1)
         lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
         observations = self.normalizer.denormalize(states)
