@@ -48,6 +48,17 @@ def test_dream_obeys_its_contract(tiny_world):
     assert np.abs(acted - dream.actions)[dream.mask].max() < 1e-4  # Eq. 8: the policy's own actions
 
 
+def test_a_large_batch_is_its_rows(tiny_world):
+    """Large batches pass through the networks in blocks; no row is lost or moved by it."""
+    starts = tiny_world.sample_starts(8300 // tiny_world.horizon, seed=1)
+    dream = tiny_world.dream(Push(), starts, iterations=1)
+    acted = Push().act(torch.from_numpy(dream.observations[:, :-1].reshape(-1, 11))).reshape(dream.actions.shape).numpy()
+    assert np.abs(acted - dream.actions)[dream.mask].max() < 1e-4
+    whole, part = (tiny_world.dream(Push(), rows, iterations=0) for rows in (starts, starts[-20:]))
+    assert np.allclose(whole.observations[-20:], part.observations, atol=1e-3)
+    assert np.allclose(whole.rewards[-20:], part.rewards, atol=1e-3)
+
+
 def test_seeds_reproduce_and_stochastic_policies_differ(tiny_world):
     starts = tiny_world.sample_starts(4, seed=1)
     first, again, other = (tiny_world.dream(Push(), starts, deterministic=False, seed=s) for s in (3, 3, 4))
@@ -95,6 +106,15 @@ def test_saved_world_dreams_the_same(tiny_world, tiny_world_path, tmp_path):
     with pytest.raises(DyDiffError, match="exists"):
         loaded.save(tiny_world_path)
     assert "fidelity" in loaded.record and loaded.spec.dataset_id == tiny_world.spec.dataset_id
+
+
+def test_loading_a_world_leaves_the_compiler_alone():
+    """PyTorch's compiler costs a second and 100 MB in every process that exports."""
+    code = (
+        "import sys; from dydiff_env import World, embedded; World.load(embedded.WORLD);"
+        "assert not {'sympy', 'torch._dynamo'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_damaged_worlds_are_refused(tiny_world, tmp_path):
