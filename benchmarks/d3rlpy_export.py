@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -64,7 +65,7 @@ def main() -> None:
             export(options.world, file, out, batch=50, horizon=20)
             raise SystemExit("a pickle was loaded without trust")
         except DyDiffError as error:
-            refusal = str(error)
+            refusal = str(error).replace(f"{folder}/", "")
         export(options.world, file, out, batch=50, horizon=20, trust=True)
         worst = 0.0
         for episode in minari.MinariDataset(out).iterate_episodes():
@@ -79,7 +80,7 @@ def main() -> None:
             "read_back_transitions": synthetic.transition_count,
         }
     versions = {name: version(name) for name in ("d3rlpy", "gymnasium", "torch", "minari")}
-    document = {"versions": versions, "algorithms": report}
+    document = {"command": " ".join(["python", *sys.argv]), "versions": versions, "algorithms": report}
     print(json.dumps(document, indent=1))
     if options.out:
         options.out.write_text(json.dumps(document, indent=1) + "\n")

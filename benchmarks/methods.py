@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -89,7 +90,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     out, tasks = options.pop("out"), options.pop("task")
     short({"synther": options["synther_steps"], "mtdiff-s": options["mtdiff_steps"]})
-    document: dict[str, Any] = {"settings": options, "tasks": {}}
+    document: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "settings": options, "tasks": {}}
     for name, *task in tasks:
         with tempfile.TemporaryDirectory() as scratch:
             document["tasks"][name] = run(tuple(task), options["updates"], options["episodes"], Path(scratch))
