@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import gymnasium as gym
 import pytest
+
+from dydiff_env.data.simulator import environment_spec
+from dydiff_env.errors import DyDiffError
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +41,11 @@ def test_mutated_files_load_or_are_refused(fuzz: ModuleType, kind: str, inputs: 
     found = fuzz.run_kind(kind, inputs, seed=77)
     assert found["first_unexpected"] == {}
     assert found.get("works", 0) + found["refused"] == inputs and found["refused"] > 0
+
+
+@pytest.mark.parametrize("odd", [0.5, [1, 2], "x"])
+def test_an_environment_with_odd_arguments_is_refused(odd: object) -> None:
+    """Found by the mutations above."""
+    told = {**json.loads(gym.spec("Hopper-v5").to_json()), "kwargs": odd}
+    with pytest.raises(DyDiffError, match="environment cannot be read"):
+        environment_spec(json.dumps(told))

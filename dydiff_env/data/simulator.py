@@ -57,6 +57,8 @@ def environment_spec(text: str) -> EnvSpec:
     try:
         known = EnvSpec.__dataclass_fields__
         fields = {key: value for key, value in json.loads(text).items() if key in known}
+        if not isinstance(fields.get("kwargs", {}), dict):
+            raise TypeError("kwargs")
         return EnvSpec.from_json(json.dumps(fields))
     except Exception as error:
         raise DyDiffError(f"The file's environment cannot be read ({type(error).__name__}).",
