@@ -66,13 +66,13 @@ class Preset:
     reward: RewardConfig = field(default_factory=RewardConfig)
     reward_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=5_000, batch=512, learning_rate=1e-3, evaluate_every=1_000
+            steps=12_000, batch=512, learning_rate=2e-3, evaluate_every=1_000
         )
     )
     termination: TerminationConfig = field(default_factory=TerminationConfig)
     termination_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=8_000, batch=512, learning_rate=3e-3, evaluate_every=1_000
+            steps=16_000, batch=512, learning_rate=3e-3, evaluate_every=1_000
         )
     )
     behavior: BehaviorConfig | None = field(default_factory=BehaviorConfig)
