@@ -18,6 +18,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.windows import window_starts
@@ -64,10 +65,13 @@ def fit(
         progress: show progress bars.
         tensorboard: folder that the training curves are written to as they grow.
 
+    Where goals are replaced within episodes, as in D4RL's mazes, each goal's stretch counts as an episode that ends there
+    (:mod:`dydiff_env.data.goals`).
+
     Raises:
         DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
     """
-    settings, data = get_preset(preset), load_dataset(dataset)
+    settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
     how = (torch.device(device), progress, tensorboard_log(tensorboard))
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
