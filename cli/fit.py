@@ -39,16 +39,21 @@ def fit(
 ) -> None:
     """Train a world on a dataset, and the baselines that `export --method` takes.
 
-    A fit that was stopped goes on where it was when the same command is run again.
+    A fit that was stopped goes on where it was when the same command is run again. On several GPUs:
+
+    accelerate launch --multi_gpu -m dydiff_env fit …
     """
     with reporting(debug):
         from dydiff_env.baselines.fit import fit_models, parse_models
+        from dydiff_env.world.parallel import processes
 
-        began = time.monotonic()
+        began, where = time.monotonic(), pick_device(device)
         world = fit_models(
-            parse_models(models), dataset, out, preset=preset, seed=seed, device=pick_device(device),
+            parse_models(models), dataset, out, preset=preset, seed=seed, device=where,
             overwrite=overwrite, progress=not json, tensorboard=tensorboard,
         )
+        if not processes(where).main:
+            return
         document: dict[str, Any] = {
             "world": str(out), "preset": preset, "models": parse_models(models),
             "seconds": round(time.monotonic() - began, 1),

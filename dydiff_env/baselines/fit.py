@@ -17,6 +17,7 @@ from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.fit import tensorboard_log
+from dydiff_env.world.parallel import processes
 from dydiff_env.world.training import train
 from dydiff_env.world.world import World
 
@@ -140,9 +141,10 @@ def fit_baseline(
     claim = json.dumps({"dataset": data.spec.fingerprint, "config": config, "seed": seed}, sort_keys=True)
     partial = folder.with_name(f"{folder.name}.{name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    noted = partial / "claim.json"
-    if not noted.exists():
+    noted, group = partial / "claim.json", processes(device)
+    if group.main and not noted.exists():
         noted.write_text(claim)
+    group.wait()
     if noted.read_text() != claim:
         raise DyDiffError(
             f"{partial} holds an unfinished fit of another dataset, preset or seed.",
@@ -160,7 +162,7 @@ def fit_baseline(
     training = model.config.training
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(data.transitions, (training.batch,), generator=generator)
+        rows = torch.randint(data.transitions, (group.share(training.batch),), generator=generator)
         return model.loss(batches, rows, generator)
 
     done = train(
@@ -170,8 +172,8 @@ def fit_baseline(
         training,
         seed=seed,
         checkpoint=partial / "model.pt",
-        progress=progress,
-        log=tensorboard_log(tensorboard),
+        progress=progress and group.main,
+        log=tensorboard_log(tensorboard if group.main else None),
     )
     record = {
         "dataset": {"id": data.spec.dataset_id, "fingerprint": data.spec.fingerprint},
@@ -180,6 +182,8 @@ def fit_baseline(
         "parameters": sum(p.numel() for p in model.parameters()),
         "training": done,
     }
-    save(folder, name, model, record)
-    shutil.rmtree(partial)
+    if group.main:
+        save(folder, name, model, record)
+        shutil.rmtree(partial)
+    group.wait()
     return record

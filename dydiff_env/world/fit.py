@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,15 @@ from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.feedback import closed_loop, feedback_windows, refined_condition, training_condition
 from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
 from dydiff_env.world.models import Models
+from dydiff_env.world.parallel import Processes, processes
 from dydiff_env.world.presets import Preset, get_preset
 from dydiff_env.world.rollout import Rollout
-from dydiff_env.world.training import train
+from dydiff_env.world.training import TrainingConfig, train
 from dydiff_env.world.world import World
 
 BANK = 8192  # start states a world carries
-CHUNK = 500  # windows rolled out at a time for the training bank
+CHUNK = 500  # windows rolled out at a time for the training bank,
+SAVED = 20  # and chunks after which a killed fit goes on
 HELD_OUT_ROWS = 20_000  # transitions in a held-out look
 
 
@@ -72,10 +74,14 @@ def fit(
         DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
     """
     settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
-    how = (torch.device(device), progress, tensorboard_log(tensorboard))
+    group = processes(device)
+    log = tensorboard_log(tensorboard if group.main else None)
+    how = (torch.device(device), progress and group.main, log, group)
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
-            return _Fit(data, settings, seed, Path(scratch), *how).run()
+            world = _Fit(data, settings, seed, Path(group.tell(scratch)), *how).run()
+            group.wait()
+            return world
     target = Path(out)
     if target.exists() and not overwrite:
         raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
@@ -84,8 +90,9 @@ def fit(
         {"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True
     )
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "claim.json").exists():
+    if group.main and not (folder / "claim.json").exists():
         (folder / "claim.json").write_text(claim)
+    group.wait()
     if (folder / "claim.json").read_text() != claim:
         raise DyDiffError(
             f"{folder} holds an unfinished fit of another dataset, preset or seed.",
@@ -93,8 +100,10 @@ def fit(
             usage=True,
         )
     world = _Fit(data, settings, seed, folder, *how).run()
-    world.save(target, overwrite=overwrite)
-    shutil.rmtree(folder)
+    if group.main:
+        world.save(target, overwrite=overwrite)
+        shutil.rmtree(folder)
+    group.wait()
     return world
 
 
@@ -109,6 +118,7 @@ class _Fit:
     device: torch.device
     progress: bool
     log: Callable[[str, float, int], None] | None = None
+    group: Processes = field(default_factory=Processes)
 
     def run(self) -> World:
         """All stages; returns the world."""
@@ -129,7 +139,7 @@ class _Fit:
             },
             "seed": self.seed,
         }
-        if self.progress:
+        if self.progress and self.group.count == 1:  # the rehearsal is of one process
             from dydiff_env.world.estimate import announce_fit  # it rehearses fits: it stands above
 
             announce_fit(self)
@@ -181,7 +191,7 @@ class _Fit:
 
     def fit_reward(self) -> dict[str, Any]:
         """r_ψ (Eq. 10)."""
-        model, config, held = self.models.reward, self.preset.reward_training, self.held_out
+        model, config, held = self.models.reward, self._own(self.preset.reward_training), self.held_out
         sample = self.batches.steps(self.draw(torch.Generator().manual_seed(self.seed), 50_000)).rewards
         model.mean.copy_(sample.mean())
         model.std.copy_(sample.std().clamp(min=1e-6))
@@ -207,7 +217,7 @@ class _Fit:
 
     def fit_termination(self) -> dict[str, Any]:
         """The termination model, or none where no episode terminates."""
-        model, config = self.models.termination, self.preset.termination_training
+        model, config = self.models.termination, self._own(self.preset.termination_training)
         ends = self.batches.terminal_steps
         train_ends, held_ends = (np.intersect1d(ends, part) for part in self.split)
         if len(train_ends) < 2:
@@ -253,7 +263,7 @@ class _Fit:
 
     def fit_dynamics(self) -> dict[str, Any]:
         """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
-        model, config, held = self.models.dynamics, self.preset.dynamics_training, self.held_out
+        model, config, held = self.models.dynamics, self._own(self.preset.dynamics_training), self.held_out
         sample = self.batches.steps(self.draw(torch.Generator().manual_seed(self.seed), 50_000))
         change = sample.next_states - sample.states
         model.delta_mean.copy_(change.mean(0))
@@ -281,7 +291,7 @@ class _Fit:
 
     def fit_behavior(self) -> dict[str, Any]:
         """β_j, each on one quantile of the episodes by return."""
-        model, config = self.models.behavior, self.preset.behavior_training
+        model, config = self.models.behavior, self._own(self.preset.behavior_training)
         assert model is not None
         rank = self.data.returns.argsort().argsort() * model.config.clones // len(self.data)
         of_step = rank[self.data.episode_of(self.split.train)]
@@ -320,31 +330,35 @@ class _Fit:
         }
         marker = self.folder / "anchors.json"
         done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
-        bank = {
-            name: open_memmap(self.folder / f"anchor_{name}.npy", "r+" if done else "w+", np.float32, shape)
-            for name, shape in shapes.items()
-        }
+        if not done and self.group.main:
+            for name, shape in shapes.items():
+                open_memmap(self.folder / f"anchor_{name}.npy", "w+", np.float32, shape)
+        self.group.wait()
+        bank = {name: open_memmap(self.folder / f"anchor_{name}.npy", "r+") for name in shapes}
         chunks = -(-count // CHUNK)
         with progress_bar("rollouts", chunks, self.progress) as advance:
             advance(done)
-            for i in range(done, chunks):
-                rows = slice(i * CHUNK, (i + 1) * CHUNK)
-                feedback, _, _ = feedback_windows(
-                    self.batches,
-                    self.models,
-                    starts[rows],
-                    length,
-                    int(clone[rows.start]),
-                    torch.from_numpy(gain[rows]).to(self.device),
-                )
-                rolled = closed_loop(feedback, self.models)
-                for name, array in bank.items():
-                    array[rows] = getattr(rolled, name).cpu().numpy()
-                if (i + 1) % 20 == 0 or i + 1 == chunks:
-                    for array in bank.values():
-                        array.flush()
-                    marker.write_text(json.dumps({"chunks": i + 1}))
-                advance(1)
+            for first in range(done, chunks, SAVED):
+                last = min(first + SAVED, chunks)
+                for i in range(first + self.group.rank, last, self.group.count):
+                    rows = slice(i * CHUNK, (i + 1) * CHUNK)
+                    feedback, _, _ = feedback_windows(
+                        self.batches,
+                        self.models,
+                        starts[rows],
+                        length,
+                        int(clone[rows.start]),
+                        torch.from_numpy(gain[rows]).to(self.device),
+                    )
+                    rolled = closed_loop(feedback, self.models)
+                    for name, array in bank.items():
+                        array[rows] = getattr(rolled, name).cpu().numpy()
+                    advance(min(self.group.count, last - i))
+                for array in bank.values():
+                    array.flush()
+                self.group.wait()
+                if self.group.main:
+                    marker.write_text(json.dumps({"chunks": last}))
         some = np.sort(rng.choice(count, min(8_000, count), replace=False))
         states, _, real, _ = self.batches.windows(starts[some], length)
         rolled = Rollout(*(torch.from_numpy(bank[name][some]).to(self.device) for name in Rollout._fields))
@@ -353,7 +367,8 @@ class _Fit:
 
     def fit_anchored_denoiser(self, bank: dict[str, np.ndarray], scale: ErrorScale) -> dict[str, Any]:
         """D_θ on scaled distances from the training rollouts."""
-        config, training, model = self.preset.anchors, self.preset.denoiser_training, self.models.denoiser
+        training, model = self._own(self.preset.denoiser_training), self.models.denoiser
+        config = self.preset.anchors
         assert config is not None
         by_clone = [np.flatnonzero(bank["clone"] == j) for j in np.unique(bank["clone"])]
 
@@ -390,7 +405,8 @@ class _Fit:
 
     def fit_free_denoiser(self) -> dict[str, Any]:
         """D_θ on the states themselves, windows by Eq. 2 (the paper's form)."""
-        training, model, length = self.preset.denoiser_training, self.models.denoiser, self.preset.horizon
+        training, model = self._own(self.preset.denoiser_training), self.models.denoiser
+        length = self.preset.horizon
         starts = np.intersect1d(window_starts(self.data, length, through_termination=False), self.split.train)
 
         def loss(generator: torch.Generator) -> Tensor:
@@ -402,6 +418,10 @@ class _Fit:
             )
 
         return train("denoiser", model, loss, training, seed=self.seed, **self._files("denoiser"))
+
+    def _own(self, config: TrainingConfig) -> TrainingConfig:
+        """The same with this process's share of each batch."""
+        return dataclasses.replace(config, batch=self.group.share(config.batch))
 
     def _files(self, stage: str) -> dict[str, Any]:
         return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress, "log": self.log}
