@@ -141,10 +141,10 @@ def fit_baseline(
     claim = json.dumps({"dataset": data.spec.fingerprint, "config": config, "seed": seed}, sort_keys=True)
     partial = folder.with_name(f"{folder.name}.{name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    noted, group = partial / "claim.json", processes(device)
-    if group.main and not noted.exists():
+    noted, peers = partial / "claim.json", processes(device)
+    if peers.main and not noted.exists():
         noted.write_text(claim)
-    group.wait()
+    peers.wait()
     if noted.read_text() != claim:
         raise DyDiffError(
             f"{partial} holds an unfinished fit of another dataset, preset or seed.",
@@ -162,7 +162,7 @@ def fit_baseline(
     training = model.config.training
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(data.transitions, (group.share(training.batch),), generator=generator)
+        rows = torch.randint(data.transitions, (peers.share(training.batch),), generator=generator)
         return model.loss(batches, rows, generator)
 
     done = train(
@@ -172,8 +172,8 @@ def fit_baseline(
         training,
         seed=seed,
         checkpoint=partial / "model.pt",
-        progress=progress and group.main,
-        log=tensorboard_log(tensorboard if group.main else None),
+        progress=progress and peers.main,
+        log=tensorboard_log(tensorboard if peers.main else None),
     )
     record = {
         "dataset": {"id": data.spec.dataset_id, "fingerprint": data.spec.fingerprint},
@@ -182,8 +182,8 @@ def fit_baseline(
         "parameters": sum(p.numel() for p in model.parameters()),
         "training": done,
     }
-    if group.main:
+    if peers.main:
         save(folder, name, model, record)
         shutil.rmtree(partial)
-    group.wait()
+    peers.wait()
     return record

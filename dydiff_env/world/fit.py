@@ -74,13 +74,13 @@ def fit(
         DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
     """
     settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
-    group = processes(device)
-    log = tensorboard_log(tensorboard if group.main else None)
-    how = (torch.device(device), progress and group.main, log, group)
+    peers = processes(device)
+    log = tensorboard_log(tensorboard if peers.main else None)
+    how = (torch.device(device), progress and peers.main, log, peers)
     if out is None:
         with tempfile.TemporaryDirectory() as scratch:
-            world = _Fit(data, settings, seed, Path(group.tell(scratch)), *how).run()
-            group.wait()
+            world = _Fit(data, settings, seed, Path(peers.tell(scratch)), *how).run()
+            peers.wait()
             return world
     target = Path(out)
     if target.exists() and not overwrite:
@@ -90,9 +90,9 @@ def fit(
         {"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True
     )
     folder.mkdir(parents=True, exist_ok=True)
-    if group.main and not (folder / "claim.json").exists():
+    if peers.main and not (folder / "claim.json").exists():
         (folder / "claim.json").write_text(claim)
-    group.wait()
+    peers.wait()
     if (folder / "claim.json").read_text() != claim:
         raise DyDiffError(
             f"{folder} holds an unfinished fit of another dataset, preset or seed.",
@@ -100,10 +100,10 @@ def fit(
             usage=True,
         )
     world = _Fit(data, settings, seed, folder, *how).run()
-    if group.main:
+    if peers.main:
         world.save(target, overwrite=overwrite)
         shutil.rmtree(folder)
-    group.wait()
+    peers.wait()
     return world
 
 
@@ -118,7 +118,7 @@ class _Fit:
     device: torch.device
     progress: bool
     log: Callable[[str, float, int], None] | None = None
-    group: Processes = field(default_factory=Processes)
+    peers: Processes = field(default_factory=Processes)
 
     def run(self) -> World:
         """All stages; returns the world."""
@@ -139,7 +139,7 @@ class _Fit:
             },
             "seed": self.seed,
         }
-        if self.progress and self.group.count == 1:  # the rehearsal is of one process
+        if self.progress and self.peers.count == 1:  # the rehearsal is of one process
             from dydiff_env.world.estimate import announce_fit  # it rehearses fits: it stands above
 
             announce_fit(self)
@@ -330,17 +330,17 @@ class _Fit:
         }
         marker = self.folder / "anchors.json"
         done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
-        if not done and self.group.main:
+        if not done and self.peers.main:
             for name, shape in shapes.items():
                 open_memmap(self.folder / f"anchor_{name}.npy", "w+", np.float32, shape)
-        self.group.wait()
+        self.peers.wait()
         bank = {name: open_memmap(self.folder / f"anchor_{name}.npy", "r+") for name in shapes}
         chunks = -(-count // CHUNK)
         with progress_bar("rollouts", chunks, self.progress) as advance:
             advance(done)
             for first in range(done, chunks, SAVED):
                 last = min(first + SAVED, chunks)
-                for i in range(first + self.group.rank, last, self.group.count):
+                for i in range(first + self.peers.rank, last, self.peers.count):
                     rows = slice(i * CHUNK, (i + 1) * CHUNK)
                     feedback, _, _ = feedback_windows(
                         self.batches,
@@ -353,11 +353,11 @@ class _Fit:
                     rolled = closed_loop(feedback, self.models)
                     for name, array in bank.items():
                         array[rows] = getattr(rolled, name).cpu().numpy()
-                    advance(min(self.group.count, last - i))
+                    advance(min(self.peers.count, last - i))
                 for array in bank.values():
                     array.flush()
-                self.group.wait()
-                if self.group.main:
+                self.peers.wait()
+                if self.peers.main:
                     marker.write_text(json.dumps({"chunks": last}))
         some = np.sort(rng.choice(count, min(8_000, count), replace=False))
         states, _, real, _ = self.batches.windows(starts[some], length)
@@ -421,7 +421,7 @@ class _Fit:
 
     def _own(self, config: TrainingConfig) -> TrainingConfig:
         """The same with this process's share of each batch."""
-        return dataclasses.replace(config, batch=self.group.share(config.batch))
+        return dataclasses.replace(config, batch=self.peers.share(config.batch))
 
     def _files(self, stage: str) -> dict[str, Any]:
         return {"checkpoint": self.folder / f"{stage}.pt", "progress": self.progress, "log": self.log}

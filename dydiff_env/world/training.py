@@ -115,8 +115,8 @@ def train(
         A record: steps done, seconds, those of a step at the start, the training curve, the held-out losses of the weights kept.
     """
     device = next(module.parameters()).device
-    group = processes(device)
-    group.equalize(module)
+    peers = processes(device)
+    peers.equalize(module)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -150,10 +150,10 @@ def train(
                 ticks.append(time.monotonic())
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, state["step"])
-            value = loss(group.draws(generator))
+            value = loss(peers.draws(generator))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
-            group.average(p.grad for p in module.parameters() if p.grad is not None)
+            peers.average(p.grad for p in module.parameters() if p.grad is not None)
             nn.utils.clip_grad_norm_(module.parameters(), config.clip)
             optimizer.step()
             state["step"] += 1
@@ -164,7 +164,7 @@ def train(
             running = value.detach() if running is None else running.lerp(value.detach(), 0.02)
             if state["step"] % config.evaluate_every == 0 or state["step"] == config.steps:
                 assert running is not None
-                group.average([running])
+                peers.average([running])
                 state["curve"].append([state["step"], round(float(running), 6)])
                 advance(0, note=f"loss {float(running):.4f}")
                 if log is not None:
@@ -172,7 +172,7 @@ def train(
                 running = None
                 if holdout is not None:
                     losses = holdout()
-                    group.average([losses])  # devices may round differently, and all must decide alike
+                    peers.average([losses])  # devices may round differently, and all must decide alike
                     _keep_best(state, module, kept, losses, keep_best)
                     if log is not None:
                         log(f"{name}/held out", float(losses.mean()), state["step"])
@@ -180,12 +180,12 @@ def train(
             advance(1)
             state["seconds"] = time.monotonic() - began
             # A resumed run restarts the running mean of the curve, never the weights: save only at its boundaries.
-            due = group.main and time.monotonic() - saved > checkpoint_seconds
+            due = peers.main and time.monotonic() - saved > checkpoint_seconds
             if checkpoint is not None and running is None and due:
                 save_checkpoint(checkpoint, snapshot())
                 saved = time.monotonic()
     state["done"] = True
-    if checkpoint is not None and group.main:
+    if checkpoint is not None and peers.main:
         save_checkpoint(checkpoint, snapshot())
     if kept is not module:
         module.load_state_dict(kept.state_dict())
