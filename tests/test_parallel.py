@@ -67,7 +67,13 @@ def start(*arguments: str) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     return [
         subprocess.Popen(
             [sys.executable, *arguments], env={**common, "RANK": rank, "LOCAL_RANK": rank}, text=True,
@@ -100,7 +106,9 @@ def fitted(hopper_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return folder, finish(start("-c", FIT, str(hopper_folder), str(folder)))
 
 
-def test_processes_see_rows_of_their_own_and_end_with_the_same_weights(fitted: tuple[Path, list[str]]) -> None:
+def test_processes_see_rows_of_their_own_and_end_with_the_same_weights(
+    fitted: tuple[Path, list[str]],
+) -> None:
     folder, _ = fitted
     worlds = [torch.load(folder / f"world{rank}.pt") for rank in range(2)]
     for key, value in World.load(folder / "world").models.state_dict().items():
@@ -113,7 +121,9 @@ def test_processes_see_rows_of_their_own_and_end_with_the_same_weights(fitted: t
     assert not torch.isclose(one["drawn"], two["drawn"]).any()
 
 
-def test_the_world_of_two_processes_is_as_good_as_one(fitted: tuple[Path, list[str]], tiny_world: World) -> None:
+def test_the_world_of_two_processes_is_as_good_as_one(
+    fitted: tuple[Path, list[str]], tiny_world: World
+) -> None:
     folder, printed = fitted
     assert json.loads(printed[0])["world"] == str(folder / "world") and printed[1] == ""
     assert not (folder / "world.partial").exists()
