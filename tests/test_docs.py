@@ -86,6 +86,8 @@ def run_line(line: str) -> None:
             return  # another page's line has made it: once is enough
         result = CliRunner().invoke(app, [*words[1:], *SMALL.get(words[1], "").split()])
         assert result.exit_code == 0, f"{line}\n{result.output}"
+    elif words[:2] == ["accelerate", "launch"]:
+        run_line(shlex.join(["dydiff-env", *words[words.index("dydiff_env") + 1 :]]))  # in one process
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
     elif words[0] == "python" and words[1].endswith(".py"):
