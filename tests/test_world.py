@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -183,10 +184,12 @@ def test_refinement_forms():
     assert states[:, 1:].eq(0.25).all() and torch.equal(actions, 2 * states[:, :-1])
 
 
-def test_the_fewest_refinements_that_serve_are_chosen():
+@pytest.mark.parametrize("reality, trust", [(1.0, None), (9.0, APPLIED)])
+def test_the_fewest_refinements_that_serve_are_chosen_and_members_asked_if_they_can_know(reality, trust):
     table = {"M0": {"mean": 1.0}, "replace M1": {"mean": 0.52}} | {f"replace M{m}": {"mean": 0.5} for m in range(2, 6)}
-    chosen, record = choose_refinement(FAST.refinement, {"closed_loop": table})
-    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", None) and record["reason"]
+    found = {"closed_loop": table, "apart": {"reality": reality, "members": 1.0}}
+    chosen, record = choose_refinement(FAST.refinement, found)
+    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", trust) and record["reason"]
 
 
 def test_corrections_are_believed_as_far_as_members_bear_them_out():
@@ -206,6 +209,8 @@ def test_corrections_are_believed_as_far_as_members_bear_them_out():
 
 
 def test_a_world_asks_its_members_about_each_policy(tiny_world):
+    asking = dataclasses.replace(tiny_world.preset.refinement, trust=None)
+    tiny_world = dataclasses.replace(tiny_world, preset=dataclasses.replace(tiny_world.preset, refinement=asking))
     shares = tiny_world.trust_in(Push())
     assert shares.shape == (tiny_world.spec.observation_size + 1,) and ((shares >= 0) & (shares <= 1)).all()
     assert torch.equal(shares, tiny_world.trust_in(Push()))
@@ -270,8 +275,6 @@ def test_a_partial_fit_of_other_settings_is_not_continued(hopper_dataset, tmp_pa
 
 
 def test_paper_form_fits_and_dreams(hopper_dataset):
-    import dataclasses
-
     small = dataclasses.replace(
         PRESETS["tiny"], name="paper-small", behavior=None, anchors=None, network=PAPER.network.__class__(width=8),
         denoiser=PAPER.denoiser, sampler=dataclasses.replace(PAPER.sampler, steps=3),

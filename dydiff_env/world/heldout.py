@@ -17,14 +17,14 @@ from torch import Tensor
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.feedback import closed_loop, feedback_windows
 from dydiff_env.world.refine import RefinementConfig, refine
-from dydiff_env.world.rollout import follow
+from dydiff_env.world.rollout import follow, rollout
+from dydiff_env.world.trust import APPLIED
 
 if TYPE_CHECKING:
     from dydiff_env.world.world import World
 
 HORIZONS = (1, 5, 10, 25, 50, 75, 100)
-CLEAR = 1 / 3  # a refinement that leaves less than this share of the held-out error is believed in full,
-CAUTIOUS = 0.25  # any other by this much
+ALIKE = 3.0  # reality may be this many times (squared) as far from the ensemble's mean as its members are, to be like one
 
 
 def error_curve(states: Tensor, truth: Tensor, real: Tensor) -> Tensor:
@@ -94,7 +94,8 @@ def held_out_fidelity(
 
     Returns:
         ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; for an anchored world also ``closed_loop``: M0
-        and, for both updates, M1 … M5; and ``calibration`` of the closed-loop rollouts, see :func:`calibration`.
+        and, for both updates, M1 … M5; ``apart``, the mean squared distance of reality and of the single members from these rollouts; and
+        their ``calibration``, see :func:`calibration`.
     """
     rng = np.random.default_rng(seed)
     starts = rng.choice(held_out, min(windows, len(held_out)), replace=False)
@@ -118,7 +119,7 @@ def held_out_fidelity(
         return result
     closed: dict[str, list[Tensor]] = {}
     clones = models.behavior.config.clones
-    masks, expected, made = [], [], []
+    masks, expected, made, apart = [], [], [], []
     for clone in range(clones):
         part = starts[clone::clones]
         if not len(part):
@@ -130,6 +131,9 @@ def held_out_fidelity(
         masks.append(real)
         expected.append(world.error_scale(rolled.disagreement))
         made.append(rolled.states[:, 1:] - feedback.states[:, 1:])
+        alone = [models.dynamics.member(i) for i in range(models.dynamics.config.members)]
+        dreamt = [rollout(one, models.termination, feedback.act, feedback.states[:, 0], length) for one in alone]
+        apart.append(torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in dreamt]).mean(0))
         for update in ("replace", "average"):
             for m in range(6):
                 dreamt, _, _ = refine(
@@ -144,6 +148,11 @@ def held_out_fidelity(
     for name, errors in closed.items():
         curve = (torch.cat(errors) * real).sum(0) / real.sum(0).clamp(min=1)
         result["closed_loop"][name] = summary(curve, real)
+    steps = real.sum().clamp(min=1)
+    result["apart"] = {
+        "reality": float((torch.cat(made).square().mean(-1) * real).sum() / steps),
+        "members": float((torch.cat(apart) * real).sum() / steps),
+    }
     result["calibration"] = calibration(torch.cat(expected), torch.cat(made), real)
     return result
 
@@ -151,15 +160,22 @@ def held_out_fidelity(
 def choose_refinement(
     config: RefinementConfig, fidelity: dict[str, Any]
 ) -> tuple[RefinementConfig, dict[str, Any]]:
-    """The update and M with the least held-out closed-loop error; of those within 5 % of it, the smallest M."""
+    """The update and M with the least held-out closed-loop error; of those within 5 % of it, the smallest M; and whom to ask for trust.
+
+    The ensemble's members are asked (:mod:`dydiff_env.world.trust`) unless reality is much farther from their mean than they are: then
+    they share an error that they know nothing of, and half of a correction is applied.
+    """
     means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
     best = min(means.values())
     name = min((n for n in means if means[n] <= 1.05 * best), key=lambda n: (int(n[-1]), means[n]))
     iterations = int(name[-1])
     update = name.split()[0] if iterations else config.update
-    chosen = dataclasses.replace(config, iterations=iterations, update=update)
+    apart = fidelity["apart"]
+    alike = apart["reality"] <= ALIKE * apart["members"]
+    chosen = dataclasses.replace(config, iterations=iterations, update=update, trust=None if alike else APPLIED)
     reason = (
         f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
-        f"the least of M = 0 … 5 was {best:.4g}."
+        f"the least of M = 0 … 5 was {best:.4g}. Reality is {apart['reality']:.2g} from the rollouts, a member {apart['members']:.2g}: "
+        + ("each policy's trust is asked of the members." if alike else f"{APPLIED:.0%} of a correction is believed.")
     )
     return chosen, {"iterations": iterations, "update": update, "reason": reason}

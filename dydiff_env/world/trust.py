@@ -10,6 +10,9 @@ member m alone, each in its own closed loop. With c the correction of the anchor
 taken from 0 to 1, less its standard error over the members. Half of it is applied: the squared error it saves is quadratic in the share, so
 half keeps three quarters of the gain, and a quarter of the price, which is that corrected states follow from one another less
 exactly than rolled-out ones.
+
+Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
+that out on held-out episodes (heldout.py) and then sets one number for all policies.
 """
 
 from __future__ import annotations
