@@ -35,6 +35,7 @@ from dydiff_env.policies import load_policy
 from dydiff_env.world.behavior import BehaviorConfig
 from dydiff_env.world.dynamics import DynamicsConfig
 from dydiff_env.world.presets import FAST, AnchorConfig, Preset
+from dydiff_env.world.refine import RefinementConfig
 from dydiff_env.world.reward import RewardConfig
 from dydiff_env.world.termination import TerminationConfig
 from dydiff_env.world.training import TrainingConfig
@@ -58,6 +59,7 @@ def preset(scale: float) -> Preset:
     return replace(
         FAST,
         name="embedded",
+        refinement=RefinementConfig(trust=0.5),  # measured: in the simulator it serves better than what the members say
         horizon=64,
         dynamics=DynamicsConfig(members=4, elites=3, width=96, depth=3),
         dynamics_training=steps(FAST.dynamics_training, 8_000),

@@ -163,7 +163,7 @@ def choose_refinement(
     """The update and M with the least held-out closed-loop error; of those within 5 % of it, the smallest M; and whom to ask for trust.
 
     The ensemble's members are asked (:mod:`dydiff_env.world.trust`) unless reality is much farther from their mean than they are: then
-    they share an error that they know nothing of, and half of a correction is applied.
+    they share an error that they know nothing of, and half of a correction is applied. A number in ``config`` stays.
     """
     means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
     best = min(means.values())
@@ -172,10 +172,11 @@ def choose_refinement(
     update = name.split()[0] if iterations else config.update
     apart = fidelity["apart"]
     alike = apart["reality"] <= ALIKE * apart["members"]
-    chosen = dataclasses.replace(config, iterations=iterations, update=update, trust=None if alike else APPLIED)
+    trust = config.trust if config.trust is not None or alike else APPLIED
+    chosen = dataclasses.replace(config, iterations=iterations, update=update, trust=trust)
     reason = (
         f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
         f"the least of M = 0 … 5 was {best:.4g}. Reality is {apart['reality']:.2g} from the rollouts, a member {apart['members']:.2g}: "
-        + ("each policy's trust is asked of the members." if alike else f"{APPLIED:.0%} of a correction is believed.")
+        + ("each policy's trust is asked of the members." if trust is None else f"{trust:.0%} of a correction is applied.")
     )
     return chosen, {"iterations": iterations, "update": update, "reason": reason}
