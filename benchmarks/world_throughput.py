@@ -63,7 +63,9 @@ def main() -> None:
     a = torch.randn(512, 512)
     roofline = 2 * 512**3 / best(lambda: a @ a, 50) / 1e9
     rollout = best(lambda: fast.dream(Linear(), starts, iterations=0))
-    seconds = best(lambda: fast.dream(Linear(), starts, iterations=m))
+    asking = best(lambda: fast.trust_in(Linear()))  # once for a policy
+    trust = fast.trust_in(Linear())
+    seconds = best(lambda: fast.dream(Linear(), starts, iterations=m, trust=trust))
     network = fast.models.denoiser.network
     tokens = sum(
         p.numel()
@@ -88,6 +90,7 @@ def main() -> None:
         "roofline_gflops": roofline,
         "fast_trajectories_per_second": rate,
         "fast_iterations": m,
+        "trust_seconds_once_a_policy": asking,
         "single_step_trajectories_per_second": batch / rollout,
         "fast_gflops": flops / seconds / 1e9,
         "fast_share_of_roofline": flops / seconds / 1e9 / roofline,
