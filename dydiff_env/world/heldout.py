@@ -132,8 +132,10 @@ def held_out_fidelity(
         expected.append(world.error_scale(rolled.disagreement))
         made.append(rolled.states[:, 1:] - feedback.states[:, 1:])
         alone = [models.dynamics.member(i) for i in range(models.dynamics.config.members)]
-        dreamt = [rollout(one, models.termination, feedback.act, feedback.states[:, 0], length) for one in alone]
-        apart.append(torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in dreamt]).mean(0))
+        by_member = [rollout(one, models.termination, feedback.act, feedback.states[:, 0], length) for one in alone]
+        apart.append(
+            torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in by_member]).mean(0)
+        )
         for update in ("replace", "average"):
             for m in range(6):
                 dreamt, _, _ = refine(
