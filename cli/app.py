@@ -145,7 +145,7 @@ for _command in COMMANDS.values():
 
 def main() -> None:
     """Run the program (the console script's entry)."""
-    # Threads that spin while they wait starve each other wherever cores are shared: small networks then train a
-    # hundred times slower. OpenMP reads this when torch is loaded, which no command has done yet.
+    # Threads that spin while they wait starve each other wherever cores are shared: small networks then train many
+    # times slower. OpenMP reads this when torch is loaded, which no command has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="dydiff-env")
