@@ -28,7 +28,8 @@ def main(out: str, world_path: str | None = None, name: str = "demo", starts: in
     maze: Any = simulator.base.maze
     space: Any = world.spec.observation_space
     horizon = 2 * world.horizon  # two windows, one after the other
-    rollouts = {f"M = {m}": world.dream(policy, first, horizon, m) for m in range(most + 1)}
+    trust = world.trust_in(policy)
+    rollouts = {f"M = {m}": world.dream(policy, first, horizon, m, trust=trust) for m in range(most + 1)}
     rollouts["simulator"] = simulator.follow(policy, first, horizon)
     simulator.close()
     figure, axes = plt.subplots(1, len(rollouts), figsize=(3.4 * len(rollouts), 4.4), layout="constrained")

@@ -105,9 +105,9 @@ def refinement_chart(
     _background(made, plane, world)
     if real is not None:
         _paths(made, plane, real, np.ones(starts, bool), "really", GREEN, width=1.6, dash="dot")
-    notes = []
+    notes, trust = [], world.trust_in(policy)
     for m in range(most + 1):
-        dream = world.dream(policy, first, iterations=m)
+        dream = world.dream(policy, first, iterations=m, trust=trust)
         free = np.ones(starts, bool)
         said = [f"M = {m}" if m else "M = 0, the single-step rollout"]
         if plane.maze is not None:
