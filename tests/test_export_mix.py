@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.flattening import same_but_for_precision
 from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.mix import mix
@@ -42,3 +43,37 @@ def test_other_spaces_are_refused(hopper_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DyDiffError, match="test/box-v0 has the observation space"):
         mix([hopper_folder], [other], tmp_path / "mixed")
     assert not list(tmp_path.iterdir())
+
+
+def test_float32_and_float64_logs_of_one_environment_mix(hopper_folder: Path, tmp_path: Path) -> None:
+    hopper = minari.MinariDataset(hopper_folder)
+    wide = gym.spaces.Box(-np.inf, np.inf, hopper.observation_space.shape, np.float64)
+    narrow = gym.spaces.Box(-np.inf, np.inf, wide.shape, np.float32)
+    other = narrow if hopper.observation_space.dtype == np.float64 else wide
+    episode = Episode(
+        np.zeros((3, 11), np.float32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32), False
+    )
+    spec = DatasetSpec(other, hopper.action_space, dataset_id="test/other-v0")
+    mix([hopper_folder, Dataset.from_episodes(spec, [episode])], [], tmp_path / "mixed")
+    mixed = minari.MinariDataset(tmp_path / "mixed")
+    assert mixed.observation_space == hopper.observation_space
+    assert mixed.total_episodes == hopper.total_episodes + 1
+    last = next(mixed.iterate_episodes([hopper.total_episodes]))
+    assert last.observations.dtype == mixed.observation_space.dtype
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        gym.spaces.Box(-1, 1, (2,), np.float64),
+        gym.spaces.Dict(a=gym.spaces.Box(-1, 1, (2,), np.float32)),
+        gym.spaces.Box(-1, 2, (2,), np.float32),
+        gym.spaces.Box(-1, 1, (3,), np.float32),
+        gym.spaces.Box(-1, 1, (2,), np.int32),
+    ],
+)
+def test_only_precision_is_let_pass(other: gym.Space) -> None:
+    box = gym.spaces.Box(-1, 1, (2,), np.float32)
+    same = isinstance(other, gym.spaces.Box) and other.dtype == np.float64
+    assert same_but_for_precision(box, other) == same_but_for_precision(other, box) == same
+    assert same_but_for_precision(gym.spaces.Dict(a=box), gym.spaces.Dict(a=other)) == same

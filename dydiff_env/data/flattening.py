@@ -40,6 +40,20 @@ def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]
         yield from leaves(part, f"{prefix}/{key}" if prefix else key)
 
 
+def same_but_for_precision(one: gym.Space, other: gym.Space) -> bool:
+    """Whether values of both spaces are the same float32 rows: some logs store float32 where the environment says float64."""
+    if isinstance(one, gym.spaces.Box) and isinstance(other, gym.spaces.Box):
+        return (
+            one.shape == other.shape
+            and all(np.issubdtype(space.dtype, np.floating) for space in (one, other))
+            and np.array_equal(one.low.astype(np.float32), other.low.astype(np.float32))
+            and np.array_equal(one.high.astype(np.float32), other.high.astype(np.float32))
+        )
+    if isinstance(one, gym.spaces.Dict) and isinstance(other, gym.spaces.Dict):
+        return one.keys() == other.keys() and all(same_but_for_precision(one[key], other[key]) for key in one)
+    return one == other
+
+
 def canonical(space: gym.Space) -> gym.Space:
     """The space with the keys of every Dict in alphabetical order, which is how Minari reads a Dict back.
 

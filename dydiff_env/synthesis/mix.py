@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.flattening import same_but_for_precision
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
@@ -43,7 +44,7 @@ def mix(
         trajectories, transitions, and for each source its id, kind and share of the transitions.
 
     Raises:
-        DyDiffError: where a dataset is missing or their spaces differ.
+        DyDiffError: where a dataset is missing, or their spaces differ by more than float32 and float64.
     """
     out = Path(out)
     if dataset_id is not None:
@@ -92,7 +93,7 @@ def _check_spaces(datasets: Sequence[Dataset]) -> None:
     first = datasets[0].spec
     for dataset in datasets[1:]:
         for name in ("observation_space", "action_space"):
-            if getattr(dataset.spec, name) != getattr(first, name):
+            if not same_but_for_precision(getattr(dataset.spec, name), getattr(first, name)):
                 raise DyDiffError(
                     f"{dataset.spec.dataset_id} has the {name.replace('_', ' ')} {getattr(dataset.spec, name)}, "
                     f"but {first.dataset_id} has {getattr(first, name)}.",
