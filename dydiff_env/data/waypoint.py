@@ -27,13 +27,17 @@ class WaypointConfig:
     Args:
         position_gain: force per unit of distance to the waypoint.
         velocity_gain: force against each unit of velocity.
-        noise: standard deviation of the force added to each component.
+        noise: standard deviation of the force added to each component, the mean over the mazes of a batch: some agents
+            are precise, others clumsy, from none for the first to twice as much for the last.
+        memory: share of the noise that stays from one step to the next. A push that lasts leads off the way and into
+            walls, which a world must have seen to dream them; noise drawn anew each step averages out before.
         reached: a waypoint counts as reached within this share of a cell's width.
     """
 
     position_gain: float = 10.0
     velocity_gain: float = 1.0
     noise: float = 0.5
+    memory: float = 0.95
     reached: float = 0.25
 
 
@@ -41,7 +45,7 @@ class WaypointController:
     """Walks the shortest way through the maze's cells to the goal, by proportional-derivative control.
 
     The behaviour of D4RL's maze2d datasets (Fu et al. 2020, arXiv 2004.07219, section 5): a planner names the next
-    cell, a PD controller steers there, noise makes the data broad. One call acts for a batch of mazes alike.
+    cell, a PD controller steers there, noise makes the data broad. One call acts for a batch of mazes.
 
     Args:
         maze: the maze of ``env.unwrapped.maze``.
@@ -65,6 +69,7 @@ class WaypointController:
         self._reached = self._config.reached * spacing[spacing > 0].min()
         self._waypoint = np.zeros(0, np.int64)  # (B,) cell each maze's agent is heading for
         self._target = np.zeros(0, np.int64)  # (B,) cell of each goal
+        self._push = np.zeros((0, 2))  # (B, 2) noise of unit variance
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Forces (B, 2) for flattened observations (B, O)."""
@@ -82,8 +87,17 @@ class WaypointController:
         self._target = target
         aim = np.where((here == target)[:, None], goal, self._centres[self._waypoint])
         force = self._config.position_gain * (aim - position) - self._config.velocity_gain * velocity
-        noise = self._config.noise * self._rng.standard_normal(force.shape)
-        return np.clip(np.clip(force, -1.0, 1.0) + noise, -1.0, 1.0)
+        return np.clip(np.clip(force, -1.0, 1.0) + self._noise(len(force)), -1.0, 1.0)
+
+    def _noise(self, mazes: int) -> np.ndarray:
+        """(B, 2) the next push of each maze's agent."""
+        fresh = self._rng.standard_normal((mazes, 2))
+        if len(self._push) != mazes:
+            self._push = fresh
+        memory = self._config.memory
+        self._push = memory * self._push + np.sqrt(1 - memory**2) * fresh
+        clumsiness = np.linspace(0.0, 2.0, mazes) if mazes > 1 else np.ones(1)
+        return self._config.noise * clumsiness[:, None] * self._push
 
     def _cell(self, positions: np.ndarray) -> np.ndarray:
         """(B,) the free cell nearest to each position (B, 2)."""
