@@ -25,18 +25,18 @@ FIT = """
 import sys, torch
 from pathlib import Path
 from dydiff_env.cli.fit import fit
-from dydiff_env.world.fit import _Fit
+import dydiff_env.world.fit as fitting
 from dydiff_env.world.parallel import processes
 from dydiff_env.world.training import TrainingConfig, train
 
-peers, folder, run = processes("cpu"), Path(sys.argv[2]), _Fit.run
+peers, folder, run = processes("cpu"), Path(sys.argv[2]), fitting.fit_world
 
-def fitted(self):  # what this process has trained: the command itself reads back what the main one saved
-    world = run(self)
+def fitted(job):  # what this process has trained: the command itself reads back what the main one saved
+    world = run(job)
     torch.save(world.models.state_dict(), folder / f"world{peers.rank}.pt")
     return world
 
-_Fit.run = fitted
+fitting.fit_world = fitted
 fit(sys.argv[1], folder / "world", preset="tiny", device="cpu", json=True)
 
 def trained(name, stop=0):

@@ -16,7 +16,8 @@ from dydiff_env.policies import as_policy
 from dydiff_env.progress import announce, duration, progress_bar
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.rounds import RoundOptions
-from dydiff_env.world.fit import _Fit
+from dydiff_env.world.fit import fit_world
+from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import TINY
 from dydiff_env.world.world import World
 
@@ -69,9 +70,9 @@ def test_the_estimates_are_right(hopper_dataset: Any, tiny_world: Any, tmp_path:
 
     found: list[float] = []
     monkeypatch.setattr(estimate, "announce_fit", lambda fit: found.extend((estimate.estimate(fit), time.monotonic())))
-    _Fit(hopper_dataset, TINY, 0, tmp_path, torch.device("cpu"), True).run()
+    fit_world(Fitting(hopper_dataset, TINY, 0, tmp_path, torch.device("cpu"), True))
     assert 0.25 < found[0] / (time.monotonic() - found[1]) < 4
-    _Fit(hopper_dataset, TINY, 0, tmp_path, torch.device("cpu"), True).run()
+    fit_world(Fitting(hopper_dataset, TINY, 0, tmp_path, torch.device("cpu"), True))
     assert found[2] < found[0] / 2  # the stages are there: only the look at held-out data is left
 
     policy = as_policy("random", tiny_world.spec)

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from dydiff_env.progress import announce
-from dydiff_env.world.fit import CHUNK, _Fit
+from dydiff_env.world.fit import fit_stages
+from dydiff_env.world.fit_denoiser import CHUNK
+from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.training import TrainingConfig, load_checkpoint
 
@@ -24,14 +26,7 @@ FIDELITY = 90  # the look at held-out data costs as much as so many steps of an 
 STAGES = ("reward", "termination", "dynamics", "behavior", "denoiser")
 
 
-class _Rehearsal(_Fit):
-    """A fit in miniature that leaves nothing behind."""
-
-    def _files(self, stage: str) -> dict[str, Any]:
-        return {"checkpoint": None, "progress": False}
-
-
-def estimate(fit: _Fit) -> float:
+def estimate(fit: Fitting) -> float:
     """Seconds that are left of a fit that is about to train; it goes on as if nothing had happened.
 
     Stages that a stopped fit has behind it are not counted. Where training may stop early, this is the most it takes.
@@ -39,11 +34,10 @@ def estimate(fit: _Fit) -> float:
     began, counted = time.monotonic(), 0.0
     preset, small, scale = fit.preset, *_miniature(fit.preset, fit.models.denoiser)
     with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
-        trial = _Rehearsal(fit.data, small, fit.seed, Path(scratch), fit.device, False)
-        for name in ("normalizer", "batches", "split", "held_out"):
-            setattr(trial, name, getattr(fit, name))
-        trial.models = copy.deepcopy(fit.models)
-        training, _ = trial.fit_stages()
+        trial = copy.copy(fit)  # the data are shared
+        trial.models, trial.preset, trial.folder = copy.deepcopy(fit.models), small, Path(scratch)
+        trial.progress, trial.log, trial.checkpoints = False, None, False
+        training, _ = fit_stages(trial)
     left = 0.0
     for stage in STAGES:
         done = training.get(stage)
@@ -62,7 +56,7 @@ def estimate(fit: _Fit) -> float:
     return left + max(0.0, besides)
 
 
-def announce_fit(fit: _Fit) -> None:
+def announce_fit(fit: Fitting) -> None:
     """Say how long the fit will take."""
     early = any(getattr(fit.preset, f"{stage}_training").patience for stage in STAGES)
     announce("fit, at most" if early else "fit", estimate(fit))
@@ -83,6 +77,6 @@ def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float
     return dataclasses.replace(preset, **changes), preset.denoiser_training.batch / FEW if large else 1.0
 
 
-def _steps_left(fit: _Fit, stage: str, config: TrainingConfig) -> int:
+def _steps_left(fit: Fitting, stage: str, config: TrainingConfig) -> int:
     found = load_checkpoint(fit.folder / f"{stage}.pt")
     return config.steps if found is None else 0 if found["done"] else config.steps - int(found["step"])

@@ -1,0 +1,137 @@
+"""Training the single-step models: reward, termination, dynamics, and the behaviour clones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dydiff_env.world.dynamics import keep_members
+from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
+from dydiff_env.world.training import train
+
+
+def fit_reward(fitting: Fitting) -> dict[str, Any]:
+    """r_ψ (Eq. 10)."""
+    model, config, held = fitting.models.reward, fitting.share(fitting.preset.reward_training), fitting.held_out
+    sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000)).rewards
+    model.mean.copy_(sample.mean())
+    model.std.copy_(sample.std().clamp(min=1e-6))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        step = fitting.batches.steps(fitting.draw(generator, config.batch))
+        return model.loss(step.states, step.actions, step.next_states, step.rewards)
+
+    def holdout() -> Tensor:
+        return model.loss(held.states, held.actions, held.next_states, held.rewards)
+
+    done = train(
+        "reward",
+        model,
+        loss,
+        config,
+        seed=fitting.seed,
+        holdout=torch.no_grad()(holdout),
+        **fitting.files("reward"),
+    )
+    variance = (held.rewards / model.std).var().clamp(min=1e-12)
+    return {**done, "r2": float(1 - holdout().detach() / variance)}
+
+
+def fit_termination(fitting: Fitting) -> dict[str, Any]:
+    """The termination model, or none where no episode terminates."""
+    model, config = fitting.models.termination, fitting.share(fitting.preset.termination_training)
+    ends = fitting.batches.terminal_steps
+    train_ends, held_ends = (np.intersect1d(ends, part) for part in fitting.split)
+    if len(train_ends) < 2:
+        return {
+            "steps": 0,
+            "note": "No episode of the data ends in a terminal state: this world never terminates.",
+        }
+    # Near misses, the steps just before an end, teach where the border runs.
+    near = np.intersect1d(fitting.split.train, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
+    near = np.setdiff1d(near, ends)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        def some(of: np.ndarray, n: int) -> np.ndarray:
+            return of[torch.randint(len(of), (n,), generator=generator).numpy()]
+
+        fifth = config.batch // 5
+        parts = [
+            some(train_ends, 2 * fifth),
+            fitting.draw(generator, fifth),
+            some(near if len(near) else ends, 2 * fifth),
+        ]
+        step = fitting.batches.steps(np.concatenate(parts))
+        return model.loss(step.next_states, step.terminal)
+
+    done = train("termination", model, loss, config, seed=fitting.seed, **fitting.files("termination"))
+    # The threshold wants many terminal states and their true share, so it is set on training and held-out states...
+    rng = np.random.default_rng(fitting.seed)
+    rows = np.union1d(
+        rng.choice(fitting.split.train, min(200_000, len(fitting.split.train)), replace=False), train_ends
+    )
+    step = fitting.batches.steps(rows)
+    done["train"] = model.calibrate(step.next_states, step.terminal)
+    # ... and judged on held-out ones alone.
+    step = fitting.batches.steps(np.union1d(fitting.split.held_out[: 10 * HELD_OUT_ROWS], held_ends))
+    called, real = model.terminal(step.next_states), step.terminal.bool()
+    hits = float((called & real).sum())
+    done["held_out"] = {
+        "precision": hits / max(1.0, float(called.sum())),
+        "recall": hits / max(1.0, float(real.sum())),
+        "terminal_states": int(real.sum()),
+    }
+    return done
+
+
+def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
+    """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
+    model, config, held = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training), fitting.held_out
+    sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000))
+    change = sample.next_states - sample.states
+    model.delta_mean.copy_(change.mean(0))
+    model.delta_std.copy_(change.std(0).clamp(min=1e-6))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        step = fitting.batches.steps(fitting.draw(generator, model.config.members, config.batch))
+        return model.loss(step.states, step.actions, step.next_states)
+
+    def holdout() -> Tensor:
+        return model.errors(held.states[:5000], held.actions[:5000], held.next_states[:5000])
+
+    done = train(
+        "dynamics",
+        model,
+        loss,
+        config,
+        seed=fitting.seed,
+        holdout=holdout,
+        keep_best=keep_members,
+        **fitting.files("dynamics"),
+    )
+    model.choose_elites(model.errors(held.states, held.actions, held.next_states))
+    return done
+
+
+def fit_behavior(fitting: Fitting) -> dict[str, Any]:
+    """β_j, each on one quantile of the episodes by return."""
+    model, config = fitting.models.behavior, fitting.share(fitting.preset.behavior_training)
+    assert model is not None
+    rank = fitting.data.returns.argsort().argsort() * model.config.clones // len(fitting.data)
+    of_step = rank[fitting.data.episode_of(fitting.split.train)]
+    slices = [fitting.split.train[of_step == j] for j in range(model.config.clones)]
+    slices = [rows if len(rows) else fitting.split.train for rows in slices]
+
+    def loss(generator: torch.Generator) -> Tensor:
+        total = torch.zeros((), device=fitting.device)
+        for j, rows in enumerate(slices):
+            step = fitting.batches.steps(
+                rows[torch.randint(len(rows), (config.batch,), generator=generator).numpy()]
+            )
+            total = total + (model(j, step.states) - step.actions).square().mean()
+        return total
+
+    return train("behaviour", model, loss, config, seed=fitting.seed, **fitting.files("behavior"))

@@ -1,0 +1,73 @@
+"""What the stages of a fit share: the data, the settings, the models that grow, and where checkpoints go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.world.batches import Batches, Split, Step, split
+from dydiff_env.world.models import Models
+from dydiff_env.world.parallel import Processes
+from dydiff_env.world.presets import Preset
+from dydiff_env.world.training import TrainingConfig
+
+HELD_OUT_ROWS = 20_000  # transitions in a held-out look
+
+
+@dataclass
+class Fitting:
+    """One fit under way. Each stage leaves a checkpoint in ``folder`` and is skipped when it finds it finished.
+
+    Args:
+        data: what is learned from.
+        preset: every setting.
+        seed: of everything random.
+        folder: of checkpoints and training rollouts.
+        device: where to train.
+        progress: show bars.
+        log: ``log(tag, value, step)``, told the training curves.
+        peers: the processes that train together.
+        checkpoints: whether stages leave any; a rehearsal's do not.
+    """
+
+    data: Dataset
+    preset: Preset
+    seed: int
+    folder: Path
+    device: torch.device
+    progress: bool = False
+    log: Callable[[str, float, int], None] | None = None
+    peers: Processes = field(default_factory=Processes)
+    checkpoints: bool = True
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)  # initial weights
+        self.models = Models(self.data.spec, self.preset).to(self.device)
+        self.normalizer = Normalizer.fit(self.data.observations).to(self.device)
+        self.batches = Batches(self.data, self.normalizer, self.device)
+        self.split: Split = split(self.data, self.preset.horizon, seed=self.seed)
+        self.rng = np.random.default_rng(self.seed)
+        rows = self.split.held_out
+        look = self.rng.choice(rows, min(HELD_OUT_ROWS, len(rows)), replace=False)
+        self.held_out: Step = self.batches.steps(np.sort(look))
+
+    def draw(self, generator: torch.Generator, *shape: int) -> np.ndarray:
+        """Transitions of the training part, uniformly."""
+        return self.split.train[torch.randint(len(self.split.train), shape, generator=generator).numpy()]
+
+    def share(self, config: TrainingConfig) -> TrainingConfig:
+        """The same with this process's share of each batch."""
+        return dataclasses.replace(config, batch=self.peers.share(config.batch))
+
+    def files(self, stage: str) -> dict[str, Any]:
+        """Where ``train`` keeps a stage's checkpoint, and whom it tells."""
+        path = self.folder / f"{stage}.pt" if self.checkpoints else None
+        return {"checkpoint": path, "progress": self.progress, "log": self.log}
