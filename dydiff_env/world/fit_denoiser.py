@@ -96,9 +96,7 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
             int(bank["clone"][rows[0]]),
             torch.from_numpy(bank["gain"][rows]).to(fitting.device),
         )
-        rolled = Rollout(
-            *(torch.from_numpy(bank[name][rows]).to(fitting.device) for name in Rollout._fields)
-        )
+        rolled = Rollout(*(torch.from_numpy(bank[name][rows]).to(fitting.device) for name in Rollout._fields))
         given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
         if torch.rand((), generator=generator) < config.refined:
             given = refined_condition(feedback, given, model)
@@ -121,14 +119,14 @@ def fit_free_denoiser(fitting: Fitting) -> dict[str, Any]:
     """D_θ on the states themselves, windows by Eq. 2 (the paper's form)."""
     training, model = fitting.share(fitting.preset.denoiser_training), fitting.models.denoiser
     length = fitting.preset.horizon
-    starts = np.intersect1d(window_starts(fitting.data, length, through_termination=False), fitting.split.train)
+    starts = np.intersect1d(
+        window_starts(fitting.data, length, through_termination=False), fitting.split.train
+    )
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = starts[torch.randint(len(starts), (training.batch,), generator=generator).numpy()]
         states, actions, _, _ = fitting.batches.windows(rows, length, pad="zero")
         ones = torch.ones(len(rows), length, device=fitting.device)
-        return model.loss(
-            states[:, 1:], Condition(states[:, 0], actions, ones), ones[..., None], generator
-        )
+        return model.loss(states[:, 1:], Condition(states[:, 0], actions, ones), ones[..., None], generator)
 
     return train("denoiser", model, loss, training, seed=fitting.seed, **fitting.files("denoiser"))

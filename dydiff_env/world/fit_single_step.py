@@ -15,7 +15,11 @@ from dydiff_env.world.training import train
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
     """r_ψ (Eq. 10)."""
-    model, config, held = fitting.models.reward, fitting.share(fitting.preset.reward_training), fitting.held_out
+    model, config, held = (
+        fitting.models.reward,
+        fitting.share(fitting.preset.reward_training),
+        fitting.held_out,
+    )
     sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000)).rewards
     model.mean.copy_(sample.mean())
     model.std.copy_(sample.std().clamp(min=1e-6))
@@ -89,7 +93,11 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
 
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
-    model, config, held = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training), fitting.held_out
+    model, config, held = (
+        fitting.models.dynamics,
+        fitting.share(fitting.preset.dynamics_training),
+        fitting.held_out,
+    )
     sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000))
     change = sample.next_states - sample.states
     model.delta_mean.copy_(change.mean(0))

@@ -20,15 +20,12 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world import storage
 from dydiff_env.world.denoiser import Condition
-from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.error_scale import ErrorScale, condition
 from dydiff_env.world.models import Models, action_bounds
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.presets import Preset
-from dydiff_env.world.refine import refine
-from dydiff_env.world.rollout import Rollout, follow, rollout
+from dydiff_env.world.rollout import Rollout, follow
 from dydiff_env.world.sampler import sample
-from dydiff_env.world.trust import STARTS, borne_out
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
@@ -75,7 +72,8 @@ class World:
     def __post_init__(self) -> None:
         self.models.eval().requires_grad_(False)
         self.models.dynamics.cache_elites()
-        self._low, self._high = (bound.to(self.device) for bound in action_bounds(self.spec))
+        # Bounds of actions, (A,).
+        self.low, self.high = (bound.to(self.device) for bound in action_bounds(self.spec))
 
     # --- what it is
 
@@ -181,7 +179,6 @@ class World:
         first = self.normalizer.normalize(torch.as_tensor(starts).to(self.device, torch.float32))
         return self._like(starts, self.normalizer.denormalize(torch.cat([first[:, None], *parts], 1)))
 
-    @torch.no_grad()
     def dream(
         self,
         policy: Policy | None,
@@ -212,61 +209,13 @@ class World:
         Raises:
             DyDiffError: for a start or action of the wrong width, or a policy missing.
         """
-        horizon = self.horizon if horizon is None else horizon
-        iterations = self.iterations if iterations is None else iterations
-        first = (
-            None if first_actions is None else torch.as_tensor(first_actions).to(self.device, torch.float32)
-        )
-        if policy is None and (first is None or horizon != 1):
-            raise DyDiffError(
-                "A dream without a policy is one step long and needs the action.",
-                "Pass horizon=1 and first_actions, or a policy.",
-                usage=True,
-            )
-        if horizon < 1 or iterations < 0:
-            raise DyDiffError(
-                f"horizon={horizon}, iterations={iterations}.",
-                "Use at least one step and no fewer than 0 iterations.",
-                usage=True,
-            )
-        states = torch.as_tensor(starts).to(self.device, torch.float32)
-        self._check_width("observation", states, self.spec.observation_size)
-        if first is not None:
-            self._check_width("action", first, self.spec.action_size)
-        states = self.normalizer.normalize(states)
-        if policy is None:
-            iterations = 0  # a correction is of a policy's rollout
-        elif trust is None and iterations:
-            trust = self.trust_in(policy)
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.arange(len(states), device=self.device)  # those that still live
-        along = states[:, None].repeat(1, horizon + 1, 1)
-        actions = torch.zeros(len(states), horizon, self.spec.action_size, device=self.device)
-        uncertainties = torch.zeros(len(states), horizon, device=self.device)
-        alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=self.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # for a policy that draws whatever it is asked for
-            for begin in range(0, horizon, self.horizon):
-                if not len(rows):
-                    break
-                end = min(begin + self.horizon, horizon)
-                window = self._dream_window(
-                    policy,
-                    along[rows, begin],
-                    end - begin,
-                    iterations,
-                    deterministic,
-                    seed + begin,
-                    first if begin == 0 else None,
-                    generator,
-                    1.0 if trust is None else trust,
-                )
-                along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
-                uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
-                rows = rows[window[3].all(1)]
-        return self._trajectories(along, actions, uncertainties, alive)
+        from dydiff_env.world.dream import dream  # it dreams in Worlds, so it stands above this file
 
-    @torch.no_grad()
+        return dream(
+            self, policy, starts, horizon, iterations, deterministic=deterministic, seed=seed,
+            first_actions=first_actions, trust=trust,
+        )
+
     def trust_in(self, policy: Policy) -> Tensor | float:
         """What share of the denoiser's corrections of this policy's rollouts to believe; :mod:`dydiff_env.world.trust` says how.
 
@@ -275,70 +224,9 @@ class World:
         Returns:
             (O + 1,), of each dimension of the states and of being alive; or one number, where the preset gives it.
         """
-        given = self.preset.refinement.trust
-        if given is not None or not self.anchored:
-            return 1.0 if given is None else given
-        starts = self.normalizer.normalize(torch.from_numpy(self.sample_starts(STARTS)).to(self.device))
+        from dydiff_env.world.dream import trust_in
 
-        def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
-            return self._act(policy, at, True, t)
-
-        def rolled_out(dynamics: Dynamics) -> Rollout:
-            return rollout(dynamics, self.models.termination, act, starts, self.horizon)
-
-        with torch.random.fork_rng(devices=[]):
-            dynamics = self.models.dynamics
-            anchor = rolled_out(dynamics)
-            members = [rolled_out(dynamics.member(i)) for i in range(dynamics.config.members)]
-        corrected = self.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
-        return borne_out(anchor, *corrected, members)
-
-    def _dream_window(
-        self,
-        policy: Policy | None,
-        states: Tensor,
-        horizon: int,
-        iterations: int,
-        deterministic: bool,
-        seed: int,
-        first: Tensor | None,
-        generator: torch.Generator,
-        trust: Tensor | float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
-
-        def act(t: int, at: Tensor) -> Tensor:
-            if t == 0 and first is not None:
-                return first
-            assert policy is not None
-            return self._act(policy, at, deterministic, None if deterministic else seed + t)
-
-        def relabel(along: Tensor) -> Tensor:
-            if policy is None:
-                return rolled.actions
-            if not deterministic:  # step by step, so that each step's draw is the same in every iteration
-                return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
-            flat = along.reshape(-1, along.shape[-1])
-            actions = in_blocks(lambda rows: self._act(policy, rows, True, None), flat, rows=8192)
-            actions = actions.reshape(*along.shape[:2], -1)
-            if first is not None:
-                actions[:, 0] = first
-            return actions
-
-        rolled = rollout(self.models.dynamics, self.models.termination, act, states, horizon)
-        refined, actions, alive = refine(
-            rolled,
-            lambda r, a: self.sample_states(r, a, generator),
-            relabel,
-            iterations,
-            self.preset.refinement.update,
-            trust,
-        )
-        # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
-        # that is a little unsure from ending long dreams.
-        draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
-        uncertainties = rolled.disagreement.square().mean(-1).sqrt()
-        return refined, actions, uncertainties, alive > draw.to(self.device)
+        return trust_in(self, policy)
 
     def sample_states(
         self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 512
@@ -370,29 +258,6 @@ class World:
             return states, rolled.alive
         return states, drawn[..., -1]
 
-    def _trajectories(
-        self, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor
-    ) -> Trajectories:
-        """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
-        horizon = actions.shape[1]
-        rewards = in_blocks(self.models.reward, states[:, :-1], actions, states[:, 1:], rows=128)
-        terminated = ~alive.all(1)
-        lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
-        observations = self.normalizer.denormalize(states)
-        return Trajectories(
-            *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))
-        )
-
-    def _act(self, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
-        """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
-        observations = self.normalizer.denormalize(states)
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-        actions = policy.act(observations, deterministic)
-        actions = torch.as_tensor(actions).to(self.device, torch.float32)
-        self._check_width("action", actions, self.spec.action_size)
-        return actions.clamp(self._low, self._high)
-
     def _check_tensors(self) -> None:
         """Raise ValueError where what lies beside the networks does not fit them; one step shows that they work."""
         size = self.spec.observation_size
@@ -415,7 +280,12 @@ class World:
         middle = torch.zeros(1, self.spec.action_size)
         self.dream(None, self.start_bank[:1], horizon=1, iterations=0, first_actions=middle)
 
-    def _check_width(self, what: str, rows: Tensor, size: int) -> None:
+    def check_width(self, what: str, rows: Tensor, size: int) -> None:
+        """Make sure that ``rows`` are (B, size).
+
+        Raises:
+            DyDiffError: naming the shape they have.
+        """
         if rows.dim() != 2 or rows.shape[1] != size:
             raise DyDiffError(
                 f"This world's {what}s are {size} numbers wide, but the {what}s given have shape {tuple(rows.shape)}.",
@@ -426,8 +296,8 @@ class World:
     def _normalized(self, starts: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         states = torch.as_tensor(starts).to(self.device, torch.float32)
         planned = torch.as_tensor(actions).to(self.device, torch.float32)
-        self._check_width("observation", states, self.spec.observation_size)
-        self._check_width("action", planned.flatten(0, 1), self.spec.action_size)
+        self.check_width("observation", states, self.spec.observation_size)
+        self.check_width("action", planned.flatten(0, 1), self.spec.action_size)
         return self.normalizer.normalize(states), planned
 
     def _like(self, model: ArrayOrTensor, values: Tensor) -> ArrayOrTensor:

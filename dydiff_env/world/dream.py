@@ -1,0 +1,178 @@
+"""Dreaming: a policy rolled out by the single-step model, refined by the denoiser, scored, and cut where it ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.policy import Policy
+from dydiff_env.world.dynamics import Dynamics
+from dydiff_env.world.networks import in_blocks
+from dydiff_env.world.refine import refine
+from dydiff_env.world.rollout import Rollout, rollout
+from dydiff_env.world.trust import STARTS, borne_out
+from dydiff_env.world.world import World
+
+
+@torch.no_grad()
+def dream(
+    world: World,
+    policy: Policy | None,
+    starts: np.ndarray | Tensor,
+    horizon: int | None,
+    iterations: int | None,
+    *,
+    deterministic: bool,
+    seed: int,
+    first_actions: np.ndarray | Tensor | None,
+    trust: Tensor | float | None,
+) -> Trajectories:
+    """What :meth:`World.dream` says."""
+    horizon = world.horizon if horizon is None else horizon
+    iterations = world.iterations if iterations is None else iterations
+    first = None if first_actions is None else torch.as_tensor(first_actions).to(world.device, torch.float32)
+    if policy is None and (first is None or horizon != 1):
+        raise DyDiffError(
+            "A dream without a policy is one step long and needs the action.",
+            "Pass horizon=1 and first_actions, or a policy.",
+            usage=True,
+        )
+    if horizon < 1 or iterations < 0:
+        raise DyDiffError(
+            f"horizon={horizon}, iterations={iterations}.",
+            "Use at least one step and no fewer than 0 iterations.",
+            usage=True,
+        )
+    states = torch.as_tensor(starts).to(world.device, torch.float32)
+    world.check_width("observation", states, world.spec.observation_size)
+    if first is not None:
+        world.check_width("action", first, world.spec.action_size)
+    states = world.normalizer.normalize(states)
+    if policy is None:
+        iterations = 0  # a correction is of a policy's rollout
+    elif trust is None and iterations:
+        trust = trust_in(world, policy)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.arange(len(states), device=world.device)  # those that still live
+    along = states[:, None].repeat(1, horizon + 1, 1)
+    actions = torch.zeros(len(states), horizon, world.spec.action_size, device=world.device)
+    uncertainties = torch.zeros(len(states), horizon, device=world.device)
+    alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=world.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # for a policy that draws whatever it is asked for
+        for begin in range(0, horizon, world.horizon):
+            if not len(rows):
+                break
+            end = min(begin + world.horizon, horizon)
+            window = _window(
+                world,
+                policy,
+                along[rows, begin],
+                end - begin,
+                iterations,
+                deterministic,
+                seed + begin,
+                first if begin == 0 else None,
+                generator,
+                1.0 if trust is None else trust,
+            )
+            along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
+            uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
+            rows = rows[window[3].all(1)]
+    return _cut(world, along, actions, uncertainties, alive)
+
+
+@torch.no_grad()
+def trust_in(world: World, policy: Policy) -> Tensor | float:
+    """What :meth:`World.trust_in` says."""
+    given = world.preset.refinement.trust
+    if given is not None or not world.anchored:
+        return 1.0 if given is None else given
+    starts = world.normalizer.normalize(torch.from_numpy(world.sample_starts(STARTS)).to(world.device))
+
+    def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
+        return _act(world, policy, at, True, t)
+
+    def rolled_out(dynamics: Dynamics) -> Rollout:
+        return rollout(dynamics, world.models.termination, act, starts, world.horizon)
+
+    with torch.random.fork_rng(devices=[]):
+        dynamics = world.models.dynamics
+        anchor = rolled_out(dynamics)
+        members = [rolled_out(dynamics.member(i)) for i in range(dynamics.config.members)]
+    corrected = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
+    return borne_out(anchor, *corrected, members)
+
+
+def _window(
+    world: World,
+    policy: Policy | None,
+    states: Tensor,
+    horizon: int,
+    iterations: int,
+    deterministic: bool,
+    seed: int,
+    first: Tensor | None,
+    generator: torch.Generator,
+    trust: Tensor | float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
+
+    def act(t: int, at: Tensor) -> Tensor:
+        if t == 0 and first is not None:
+            return first
+        assert policy is not None
+        return _act(world, policy, at, deterministic, None if deterministic else seed + t)
+
+    def relabel(along: Tensor) -> Tensor:
+        if policy is None:
+            return rolled.actions
+        if not deterministic:  # step by step, so that each step's draw is the same in every iteration
+            return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
+        flat = along.reshape(-1, along.shape[-1])
+        actions = in_blocks(lambda rows: _act(world, policy, rows, True, None), flat, rows=8192)
+        actions = actions.reshape(*along.shape[:2], -1)
+        if first is not None:
+            actions[:, 0] = first
+        return actions
+
+    rolled = rollout(world.models.dynamics, world.models.termination, act, states, horizon)
+    refined, actions, alive = refine(
+        rolled,
+        lambda r, a: world.sample_states(r, a, generator),
+        relabel,
+        iterations,
+        world.preset.refinement.update,
+        trust,
+    )
+    # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
+    # that is a little unsure from ending long dreams.
+    draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
+    uncertainties = rolled.disagreement.square().mean(-1).sqrt()
+    return refined, actions, uncertainties, alive > draw.to(world.device)
+
+
+def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor) -> Trajectories:
+    """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
+    horizon = actions.shape[1]
+    rewards = in_blocks(world.models.reward, states[:, :-1], actions, states[:, 1:], rows=128)
+    terminated = ~alive.all(1)
+    lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
+    observations = world.normalizer.denormalize(states)
+    return Trajectories(
+        *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))
+    )
+
+
+def _act(world: World, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
+    """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
+    observations = world.normalizer.denormalize(states)
+    if seed is not None:
+        torch.default_generator.manual_seed(seed)
+    actions = policy.act(observations, deterministic)
+    actions = torch.as_tensor(actions).to(world.device, torch.float32)
+    world.check_width("action", actions, world.spec.action_size)
+    return actions.clamp(world.low, world.high)
