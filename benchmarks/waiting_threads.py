@@ -1,8 +1,8 @@
-"""Updates a second of a small network whose threads spin or sleep while they wait, with and without a busy neighbour.
+"""Updates a second of a small network whose threads spin, sleep, or spin briefly while they wait, with and without a busy neighbour.
 
     python benchmarks/waiting_threads.py [--seconds 5] [--out benchmarks/results/waiting_threads.json]
 
-Each case is a process of its own, since OpenMP reads OMP_WAIT_POLICY when torch is loaded. The neighbour is the same program.
+Each case is a process of its own, since OpenMP reads its variables when torch is loaded. The neighbour is the same program.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ print(updates / seconds)
 
 
 def start(seconds: float, **environment: str) -> subprocess.Popen[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")}
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     command = [sys.executable, "-c", CODE, str(seconds)]
     return subprocess.Popen(command, env=clean | environment, stdout=subprocess.PIPE, text=True)
 
@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    cases = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}, "one thread": {"OMP_NUM_THREADS": "1"}}
+    cases = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}, "1000 turns": {"GOMP_SPINCOUNT": "1000"},
+             "one thread": {"OMP_NUM_THREADS": "1"}}  # fmt: skip
     neighbours: dict[str, dict[str, str] | None] = {"alone": None, "beside one thread": cases["one thread"],
                                                     "beside spinning threads": cases["spinning"]}  # fmt: skip
     found: dict[str, dict[str, float]] = {}

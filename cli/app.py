@@ -145,7 +145,9 @@ for _command in COMMANDS.values():
 
 def main() -> None:
     """Run the program (the console script's entry)."""
-    # Threads that spin while they wait starve each other wherever cores are shared: small networks then train many
-    # times slower. OpenMP reads this when torch is loaded, which no command has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin while they wait starve each other wherever cores are shared: small networks then train hundreds
+    # of times slower. A thousand turns are enough not to fall asleep between two operations. GNU's OpenMP, which torch
+    # brings on Linux, reads this when torch is loaded, which no command has done yet.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app(prog_name="dydiff-env")

@@ -35,18 +35,20 @@ def test_help_lists_every_command_without_loading_torch() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("chosen, found", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_without_spinning_unless_told_otherwise(chosen: str | None, found: str) -> None:
+@pytest.mark.parametrize(
+    "chosen, found", [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_spin_briefly_unless_told_otherwise(chosen: dict[str, str], found: str) -> None:
     code = (
         "import os, sys\n"
         "from dydiff_env.cli.app import main\n"
         "assert 'torch' not in sys.modules\n"  # it reads the variable when it is loaded
         "sys.argv = ['dydiff-env', '--version']\n"
         "try: main()\n"
-        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'])"
+        "except SystemExit: print(os.environ.get('GOMP_SPINCOUNT'))"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+    variables = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in variables} | chosen
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == found
 
