@@ -63,6 +63,7 @@ class Agent(nn.Module):
             )
         self.spec, self.config, self.seed, self.world = spec, config or self.config_class(), seed, world
         self.device, self.updates = torch.device(device), 0
+        self.mix: dict[str, Any] | None = None  # what it is trained on besides the logged data; see seeds.Run
         low, high = (
             torch.as_tensor(bound.reshape(-1), dtype=torch.float32) for bound in (space.low, space.high)
         )
@@ -95,7 +96,10 @@ class Agent(nn.Module):
         raise NotImplementedError
 
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:
-        """Actions in [−1, 1], (B, A), for standardised observations (B, O)."""
+        """Actions in [−1, 1], (B, A), for standardised observations (B, O).
+
+        Draws come from torch's global generator, so that whoever rolls the agent out decides its seed.
+        """
         raise NotImplementedError
 
     def adam(self, name: str, *trained: nn.Module | nn.Parameter, rate: float) -> FlatAdam:
@@ -199,6 +203,9 @@ class Agent(nn.Module):
         actions = self.act(torch.from_numpy(rows), deterministic).cpu().numpy()
         actions = actions.reshape(len(rows), *space.shape).astype(space.dtype, copy=False)
         return (actions[0] if single else actions), state
+
+    def __reduce__(self) -> tuple[Any, ...]:  # parameters are views of the optimisers': a plain copy would part them
+        return checkpoint.restore, (type(self), checkpoint.content_of(self), str(self.device))
 
     def save(self, path: str | Path) -> Path:
         """Write the checkpoint, training state included, by one rename; ``load`` reads it back."""

@@ -45,7 +45,12 @@ def load_agent(path: str | Path | dict[str, Any], device: torch.device | str = "
 
 
 def resume_agent(
-    path: Path, algorithm: str, spec: DatasetSpec, seed: int, device: torch.device | str
+    path: Path,
+    algorithm: str,
+    spec: DatasetSpec,
+    seed: int,
+    device: torch.device | str,
+    mix: dict[str, Any] | None = None,
 ) -> Agent:
     """The agent of a run that was stopped, where it is the same run.
 
@@ -55,15 +60,22 @@ def resume_agent(
         spec: of the data it trains on.
         seed: its seed.
         device: where its networks go.
+        mix: what it is trained on besides.
 
     Raises:
-        DyDiffError: where the checkpoint is of another algorithm, seed or dataset.
+        DyDiffError: where the checkpoint is of another algorithm, seed, dataset or mix.
     """
     agent = load_agent(path, device)
     if (agent.algorithm, agent.seed, agent.spec.fingerprint) != (algorithm, seed, spec.fingerprint):
         raise DyDiffError(
             f"{path} is another run: {agent.algorithm}, seed {agent.seed}, {agent.spec.dataset_id}.",
             "Resume with the algorithm, seed and data it began with.",
+            usage=True,
+        )
+    if agent.mix != mix:
+        raise DyDiffError(
+            f"{path} was trained on other synthetic data, or on another share of them.",
+            "Resume with the --synthetic and --real-ratio it began with.",
             usage=True,
         )
     return agent

@@ -16,16 +16,14 @@ from dydiff_env.policies.agent import FORMAT, VERSION, read_checkpoint
 if TYPE_CHECKING:
     from dydiff_env.agents.agent import Agent
 
-__all__ = ["read_checkpoint", "restore", "write"]
+__all__ = ["content_of", "read_checkpoint", "restore", "write"]
 
 AnyAgent = TypeVar("AnyAgent", bound="Agent")
 
 
-def write(agent: Agent, path: Path) -> Path:
-    """Put everything that acting and training on need into one file of tensors and plain values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    content = {
+def content_of(agent: Agent) -> dict[str, Any]:
+    """Everything that acting and training on need, as tensors and plain values."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "algorithm": agent.algorithm,
@@ -33,18 +31,26 @@ def write(agent: Agent, path: Path) -> Path:
         "state": dict(agent.state_dict()),
         "spec": agent.spec.to_json(),
         "world": agent.world,
+        "mix": agent.mix,
         "updates": agent.updates,
         "seed": agent.seed,
         "generator": agent.generator.get_state(),
+        "generator_device": agent.device.type,
         "optimizers": {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()},
     }
-    torch.save(content, partial)
+
+
+def write(agent: Agent, path: Path) -> Path:
+    """Put all of it into one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content_of(agent), partial)
     os.replace(partial, path)
     return path
 
 
 def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device | str = "cpu") -> AnyAgent:
-    """The agent in what ``read_checkpoint`` read.
+    """The agent in what ``content_of`` gave or ``read_checkpoint`` read.
 
     Args:
         cls: of the agent.
@@ -67,10 +73,11 @@ def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device |
             world=content["world"],
         )
         agent.load_state_dict(content["state"])
-        agent.updates = content["updates"]
+        agent.updates, agent.mix = content["updates"], content.get("mix")
         for name, optimizer in agent.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
-        if agent.device.type == "cpu":  # the state of a CPU's generator means nothing to a GPU's
+        # The state of a CPU's generator means nothing to a GPU's: noise is drawn from the seed again.
+        if content.get("generator_device", "cpu") == agent.device.type:
             agent.generator.set_state(content["generator"])
         return agent
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

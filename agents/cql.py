@@ -19,6 +19,9 @@ from dydiff_env.agents.replay import Batch
 class CQLConfig:
     """Hyper-parameters; the defaults are those of the widely used re-implementation in CORL.
 
+    There the multiplier 1 and the offset −1 of the log standard deviation are trained too; here they are constants, which the output
+    layer's weights and bias make up for.
+
     Args:
         alpha: weight of the conservative term.
         lagrange: tune that weight so that the gap Q(other) − Q(data) is ``target_gap``.
@@ -170,8 +173,8 @@ class CQL(Agent):
 
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:
         """tanh of the mean, or of a draw."""
-        distribution = self.distribution(observations)
-        return distribution[0].tanh() if deterministic else self.sample(distribution)[0]
+        mean, log_std = self.distribution(observations)
+        return (mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)).tanh()
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

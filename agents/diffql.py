@@ -17,7 +17,10 @@ from dydiff_env.agents.replay import Batch
 
 @dataclass(frozen=True)
 class DiffQLConfig:
-    """Hyper-parameters; the defaults are the authors' for medium-replay data.
+    """Hyper-parameters; the defaults are the authors' for Hopper's and Walker2d's medium-replay data.
+
+    Besides: observations are standardised (the authors' code trains on raw ones), the learning rate is constant (their README's
+    commands anneal it by ``--lr_decay``), and HalfCheetah's gradient norm is 2 there.
 
     Args:
         eta: weight of Q against the diffusion loss.
@@ -191,19 +194,20 @@ class DiffQL(Agent):
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:
         """One of ``candidates`` samples: the one of highest Q, or, stochastic, drawn by softmax of Q.
 
-        The deterministic form uses the same noise for every observation, so that it is a function of it.
+        The authors' evaluation is the stochastic form. The deterministic one uses the same noise for every observation, so
+        that it is a function of it.
         """
         batch, count, size = observations.shape[0], self.config.candidates, self.actor.action_size
-        noise = self.fixed_noise.repeat(1, batch, 1) if deterministic else self._chain_noise(batch * count)
+        chain = (self.config.diffusion_steps + 1, batch * count, size)
+        noise = (
+            self.fixed_noise.repeat(1, batch, 1) if deterministic else torch.randn(chain, device=self.device)
+        )
         repeated = observations.repeat_interleave(count, 0)
         actions = self.actor.sample(repeated, noise)
         values = torch.minimum(*(target(repeated, actions) for target in self.targets)).view(-1, count)
         actions = actions.view(-1, count, size)
-        picked = values.argmax(1) if deterministic else self._draw(values)
+        picked = values.argmax(1) if deterministic else torch.multinomial(values.softmax(1), 1).squeeze(1)
         return actions.gather(1, picked[:, None, None].expand(-1, 1, size)).squeeze(1)
-
-    def _draw(self, values: Tensor) -> Tensor:
-        return torch.multinomial(values.softmax(1), 1, generator=self.generator).squeeze(1)
 
     def _noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
         return torch.empty(shape, device=self.device).normal_(generator=self.generator)

@@ -16,6 +16,7 @@ from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.simulator import make_env
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy
@@ -23,6 +24,7 @@ from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count
 from dydiff_env.synthesis.methods import Dreamer
+from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
 from dydiff_env.world.world import World
 
@@ -56,6 +58,25 @@ class LoopConfig:
     capacity: int = 1_000_000
     real_ratio: float = 0.6
     eval_episodes: int = 10
+
+    def round_options(self, world: World, seed: int) -> RoundOptions:
+        """How each round dreams.
+
+        Raises:
+            DyDiffError: for a value out of range.
+        """
+        options = RoundOptions(
+            trajectories=self.rounds * kept_count(self.keep, self.batch),
+            horizon=self.horizon,
+            iterations=world.iterations if self.iterations is None else self.iterations,
+            filter=self.filter,
+            keep=self.keep,
+            temperature=self.temperature,
+            batch=self.batch,
+            seed=seed,
+        )
+        options.check()
+        return options
 
 
 @dataclass
@@ -144,20 +165,13 @@ def loop(
             "Begin with a new agent, or resume with the numbers the loop began with.",
             usage=True,
         )
-    options = RoundOptions(
-        trajectories=config.rounds * kept_count(config.keep, config.batch),
-        horizon=config.horizon,
-        iterations=world.iterations if config.iterations is None else config.iterations,
-        filter=config.filter,
-        keep=config.keep,
-        temperature=config.temperature,
-        batch=config.batch,
-        seed=agent.seed,
-    )
-    options.check()
+    options = config.round_options(world, agent.seed)
+    if env is not None:
+        make_env(env).close()  # a wrong name is told now, not after a round
+    dreams = {"world": world_fingerprint(world), "iterations": options.iterations}
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
     buffer.restore(done)
-    rows = _read_rows(out / "loop.json", config)[:done] if done else []
+    rows = _read_rows(out / "loop.json", config, dreams)[:done] if done else []
     if progress:
         rounds = config.rounds - done
         dreaming = dream_seconds(world, policy, options, [config.batch] * rounds)
@@ -184,14 +198,15 @@ def loop(
                 **{name: statistics[name] for name in ("kept", "transitions", "terminated", "uncertainty")},
                 "dream_return": (statistics["returns_all"] or {}).get("mean"),
             }
-            if env is not None:
-                row |= evaluation(agent, env, config.eval_episodes)
             rows.append(row)
-            # The table first: a kill between the two repeats the round and writes the same row again.
-            _write(
-                out / "loop.json", {"config": asdict(config), "algorithm": agent.algorithm, "rounds": rows}
-            )
-            agent.save(out / "agent.pt")
+            try:
+                if env is not None:
+                    row |= evaluation(agent, env, config.eval_episodes)
+            finally:  # the round outlives an environment that fails
+                # The table first: a kill between the two repeats the round and writes the same row again.
+                document = {"config": asdict(config), "dreams": dreams, "algorithm": agent.algorithm, "rounds": rows}
+                _write(out / "loop.json", document)
+                agent.save(out / "agent.pt")
             advance(1, f"return {row['return_mean']:.0f}" if env is not None else None)
     seconds = sum(row["train_seconds"] for row in rows)
     return {
@@ -212,7 +227,7 @@ def update_seconds(agent: Agent, replay: Replay, updates: int = 24) -> float:
     return (time.perf_counter() - begun) / updates
 
 
-def _read_rows(path: Path, config: LoopConfig) -> list[dict[str, Any]]:
+def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[dict[str, Any]]:
     """The rounds so far of a loop with the same configuration."""
     if not path.is_file():
         return []
@@ -224,6 +239,12 @@ def _read_rows(path: Path, config: LoopConfig) -> list[dict[str, Any]]:
                 "Resume with the numbers the loop began with.",
                 usage=True,
             )
+    if document["dreams"] != dreams:
+        raise DyDiffError(
+            f"{path.parent} was begun with another world, or another M of its own.",
+            "Resume with the --world it began with.",
+            usage=True,
+        )
     rows: list[dict[str, Any]] = document["rounds"]
     return rows
 

@@ -20,6 +20,7 @@ from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
 from dydiff_env.progress import progress_bar
@@ -68,10 +69,18 @@ class Run:
         cls, data = agent_class(self.algorithm), load_dataset(self.dataset)
         synthetic = [load_dataset(path) for path in self.synthetic]
         replay = Replay(data, synthetic, real_ratio=self.real_ratio, device=self.device)
+        env = environment_of(data.spec) if self.env == "" else self.env
+        if env is not None:
+            make_env(env).close()  # a wrong name is told now, not at the first evaluation
+        mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
         if self.resume and self.out.exists():
-            agent = resume_agent(self.out, self.algorithm, data.spec, self.seed, self.device)
+            agent = resume_agent(
+                self.out, self.algorithm, data.spec, self.seed, self.device, mix if synthetic else None
+            )
+            agent.world = self.world or agent.world
         else:
             agent = cls(data.spec, seed=self.seed, device=self.device, world=self.world)
+            agent.mix = mix if synthetic else None
             for stale in (self.out, self.out.with_suffix(".csv")):  # or a kill before the first checkpoint
                 stale.unlink(missing_ok=True)  # would have --resume go on with the run that was replaced
         return train(
@@ -80,7 +89,7 @@ class Run:
             self.steps,
             self.out,
             schedule=self.schedule,
-            env=environment_of(data.spec) if self.env == "" else self.env,
+            env=env,
             tensorboard=self.tensorboard,
             progress=progress,
         )

@@ -141,10 +141,15 @@ def train(
                     **{name: float(value) for name, value in losses.items()},
                 }
                 paused = time.perf_counter()
-                if env and (stop % schedule.eval_every == 0 or stop == steps):
-                    row |= evaluation(agent, env, schedule.eval_episodes)
-                    evaluated = stop
-                log.add(row)
+                try:
+                    if env and (stop % schedule.eval_every == 0 or stop == steps):
+                        row |= evaluation(agent, env, schedule.eval_episodes)
+                        evaluated = stop
+                except BaseException:
+                    agent.save(out)  # the updates outlive an environment that fails
+                    raise
+                finally:
+                    log.add(row)
                 if stop % schedule.checkpoint_every == 0 or stop == steps:
                     agent.save(out)
                 away += time.perf_counter() - paused

@@ -43,6 +43,14 @@ def collect(
         bool,
         typer.Option("--stochastic", help="Sample that policy's actions.", rich_help_panel=BEHAVIOUR),
     ] = False,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Gaussian noise on a policy's or a maze walker's actions; half an action's range is 1. [default: 0; .5 in mazes]",
+            rich_help_panel=BEHAVIOUR,
+        ),
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Unpickle that policy: it can run any code.", rich_help_panel=BEHAVIOUR),
@@ -95,11 +103,13 @@ def collect(
                 "Leave out --tier.",
                 usage=True,
             )
+        if noise is not None and policy is None and not is_maze(env_id):
+            raise DyDiffError("A tier explores as its algorithm does.", "Leave out --noise, or give a --policy.", usage=True)
         destination = Destination(dataset_id, out, overwrite)
         if keep_goal and not is_maze(env_id):
             raise DyDiffError(f"{env_id} has no goal to keep.", "Leave out --keep-goal.", usage=True)
         config = CollectConfig(
-            steps, tier or "medium-replay", algorithm, train_steps, num_envs, keep_goal=keep_goal, seed=seed
+            steps, tier or "medium-replay", algorithm, train_steps, num_envs, noise=noise, keep_goal=keep_goal, seed=seed
         )
         if policy is not None:
 

@@ -52,10 +52,13 @@ def evaluate(
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
         from dydiff_env.evaluation.ope import rank
+        from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.scores import environment_of, evaluate_returns
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
+        if plot:
+            picture(1, 1)  # what is missing is missed before minutes of evaluating
         target = pick_device(device)
         dreams = World.load(world, target) if world else None
         spec = dreams.spec if dreams else _spec(policy, env)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,7 +68,7 @@ def export(
     ] = None,
     keep: Annotated[
         float | None,
-        typer.Option(help="Share of a round that is kept; .8, or 1 without a filter.", rich_help_panel=KEEP),
+        typer.Option(help="Share of a round that is kept: .8, or 1 with --filter none.", rich_help_panel=KEEP),
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of the softmax filter.", rich_help_panel=KEEP)] = 0.05,
     max_uncertainty: Annotated[
@@ -145,13 +144,11 @@ def export(
             device=str(pick_device(device)),
             progress=not as_json,
         )
-        emit(document, as_json)
+        emit({**document, "world": str(chosen)}, as_json)
 
 
 def find_world(policy: str | None, world: Path | None = None) -> Path:
-    """The world folder to dream in: the given one, the checkpoint's, $DYDIFF_ENV_WORLD, ./world, or the embedded one.
-
-    The embedded one is for its own policy and for agents of ours with the same spaces.
+    """The world folder to dream in: the given one, the one that is set up here, or the embedded one for an agent that it suits.
 
     Raises:
         DyDiffError: where there is none.
@@ -159,33 +156,17 @@ def find_world(policy: str | None, world: Path | None = None) -> Path:
     if world is not None:
         return world
     import dydiff_env.embedded as embedded
+    from dydiff_env.envs.worlds import trained, world_set_up
 
-    if policy == embedded.NAME and not Path(embedded.NAME).is_file():
+    found = world_set_up(policy)
+    if found is not None:
+        return found
+    agent = None if policy is None else trained(policy)
+    if agent is not None and embedded.suits(agent.spec):
         return embedded.WORLD
-    agent = None if policy is None else _agent(policy)
-    named = None if agent is None else agent["world"]
-    for candidate in (named, os.environ.get("DYDIFF_ENV_WORLD"), "world"):
-        if candidate and (Path(candidate) / "world.json").is_file():
-            return Path(candidate)
-    if agent is not None and embedded.suits(agent["spec"]):
-        return embedded.WORLD
-    places = [f"{named} (named in the checkpoint)"] if named else []
+    places = [f"{agent.world} (named in the checkpoint)"] if agent is not None and agent.world else []
     raise DyDiffError(
         f"No world found: looked at {', '.join([*places, '$DYDIFF_ENV_WORLD', './world'])}.",
         "Give --world WORLD; `dydiff-env fit` makes one.",
         usage=True,
     )
-
-
-def _agent(policy: str) -> dict[str, Any] | None:
-    """The world and spec that an agent checkpoint of ours names, if this is one; a missing file is an error."""
-    from dydiff_env.data.dataset import DatasetSpec
-    from dydiff_env.policies.agent import read_checkpoint
-    from dydiff_env.policies.kinds import file_kind
-
-    if policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
-        return None
-    if file_kind(Path(policy)) != "agent":
-        return None
-    checkpoint = read_checkpoint(Path(policy))
-    return {"world": checkpoint.get("world"), "spec": DatasetSpec.from_json(checkpoint["spec"])}

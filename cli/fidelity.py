@@ -9,16 +9,21 @@ import typer
 from rich.table import Table
 
 from dydiff_env.cli.common import Debug, Device, Json, Seed, close, console, emit, pick_device, reporting
+from dydiff_env.errors import DyDiffError
 
 
 def fidelity(
     world: Annotated[Path, typer.Option(help="A world folder.")],
-    policy: Annotated[list[str] | None, typer.Option(help="Policies to dream and to run for real; repeat it.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Policies to dream and to run for real; repeat it. Default: the world's clone of the best episodes."),
+    ] = None,
     simulator: Annotated[bool, typer.Option("--simulator/--no-simulator", help="Compare with the source environment.")] = True,
-    starts: Annotated[int, typer.Option(help="Start states, drawn from the data.")] = 256,
-    iterations: Annotated[int, typer.Option(help="Largest M.")] = 5,
+    starts: Annotated[int, typer.Option(min=1, help="Start states, drawn from the data.")] = 256,
+    iterations: Annotated[int, typer.Option(min=0, help="Largest M.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the errors to this PNG.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow policy files that run code when loaded.")] = False,
+    vecnormalize: Annotated[Path | None, typer.Option(help="SB3's VecNormalize statistics.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -27,31 +32,39 @@ def fidelity(
     """Measure a world: what held-out data say, and what the simulator says of policies dreamt in it."""
     with reporting(debug):
         from dydiff_env.cli.fit import fidelity_table
+        from dydiff_env.evaluation.clone import BestClone
         from dydiff_env.evaluation.fidelity import closed_loop, plot_closed_loop
+        from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.simulator import Simulator
-        from dydiff_env.policies import load_policy
+        from dydiff_env.policies import Policy, load_policy
         from dydiff_env.world.world import World
 
+        if not simulator and (policy or plot):
+            raise DyDiffError("Policies are compared with the simulator.", "Leave out --no-simulator.", usage=True)
+        if plot is not None:
+            picture(1, 1)  # what is missing is missed before minutes of measuring
         loaded = World.load(world, pick_device(device))
         document: dict[str, Any] = {"world": str(world), "held_out": loaded.record.get("fidelity"), "policies": {}}
         if not json and document["held_out"]:
             console.print(fidelity_table(document["held_out"]))
         if simulator:
-            truth = Simulator(loaded.spec)
-            states = loaded.sample_starts(starts, seed)
-            for name in policy or ["random"]:
-                acting = load_policy(name, loaded.spec, trust=trust, device=str(loaded.device))
-                result = closed_loop(loaded, truth, acting, states, iterations=tuple(range(iterations + 1)))
+            options: dict[str, Any] = {"trust": trust, "vecnormalize": vecnormalize, "device": str(loaded.device)}
+            acting: dict[str, Policy] = {name: load_policy(name, loaded.spec, **options) for name in policy or ()}
+            if not acting and loaded.models.behavior is None:
+                raise DyDiffError("This world has no clone to compare.", "Give a --policy.", usage=True)
+            truth, states = Simulator(loaded.spec), loaded.sample_starts(starts, seed)
+            for name, one in acting.items() or {"a clone of the best episodes": BestClone(loaded)}.items():
+                result = closed_loop(loaded, truth, one, states, iterations=tuple(range(iterations + 1)))
                 document["policies"][name] = result
                 if not json:
                     console.print(closed_loop_table(name, result))
             truth.close()
-            if plot is not None:
-                plot_closed_loop(document["policies"], plot)
         if json:
             emit(document, True)
         else:
             close(document)
+        if plot is not None:
+            plot_closed_loop(document["policies"], plot)
 
 
 def closed_loop_table(name: str, result: dict[str, Any]) -> Table:

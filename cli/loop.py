@@ -13,6 +13,7 @@ from dydiff_env.agents.loop import LoopConfig
 from dydiff_env.agents.loop import loop as run_loop
 from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
 from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
 from dydiff_env.world.world import World
@@ -50,13 +51,6 @@ def loop(
             raise DyDiffError(f"{out} is not empty.", "Give --overwrite or --resume.", usage=True)
         target = pick_device(device)
         cls, data, dreams = agent_class(algorithm), load_dataset(dataset), World.load(world, target)
-        if resume and checkpoint.exists():
-            agent = resume_agent(checkpoint, algorithm, data.spec, seed, target)
-        else:
-            for name in ("agent.pt", "loop.json"):
-                (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "rollouts", ignore_errors=True)
-            agent = cls(data.spec, seed=seed, device=target, world=str(world.resolve()))
         config = LoopConfig(
             rounds,
             updates,
@@ -71,4 +65,14 @@ def loop(
             eval_episodes,
         )
         where = env or (environment_of(data.spec) if env_eval else None)
+        config.round_options(dreams, seed)  # what is wrong is told before an older run is replaced,
+        if where is not None:
+            make_env(where).close()  # and so is an environment that cannot be made
+        if resume and checkpoint.exists():
+            agent = resume_agent(checkpoint, algorithm, data.spec, seed, target)
+        else:
+            for name in ("agent.pt", "loop.json"):
+                (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / "rollouts", ignore_errors=True)
+            agent = cls(data.spec, seed=seed, device=target, world=str(world.resolve()))
         emit(run_loop(agent, dreams, data, out, config, env=where, progress=not json), json)

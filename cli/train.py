@@ -64,7 +64,9 @@ def train(
             resume,
         )
         several = None if seeds is None else _whole_numbers(seeds)
-        for path in [run.under(one).out for one in several] if several else [out]:
+        checkpoints = [run.under(one).out for one in several] if several else [out]
+        written = [path.with_suffix(end) for path in checkpoints for end in (path.suffix, ".csv")]
+        for path in [*written, out.with_suffix(".json")] if several else written:
             if path.exists() and not (overwrite or resume):
                 raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)
         if several is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from copy import deepcopy
 from dataclasses import replace
@@ -316,3 +317,31 @@ def test_a_checkpoint_of_another_layout_is_one_clear_error(hopper_dataset, tmp_p
     torch.save(content, path)
     with pytest.raises(DyDiffError, match="does not fit this version"):
         load_agent(path)
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "diffql"])
+def test_whoever_rolls_a_drawing_agent_out_decides_its_seed(algorithm, hopper_dataset, tiny_world):
+    agent = small(algorithm, hopper_dataset.spec).fit(Replay(hopper_dataset), 3)
+    starts = tiny_world.sample_starts(6)
+    one, same, other = (
+        tiny_world.dream(agent, starts, 8, 1, deterministic=False, seed=seed).actions for seed in (5, 5, 6)
+    )
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_copies_of_an_agent_train_on_alike(agent, hopper_dataset):
+    replay = Replay(hopper_dataset)
+    copies = [deepcopy(agent), pickle.loads(pickle.dumps(agent))]
+    agent.fit(replay, 4)
+    for copy in copies:
+        copy.fit(replay, 4)
+        for name, value in agent.state_dict().items():
+            assert torch.equal(value, copy.state_dict()[name]), name
+
+
+def test_a_checkpoint_trained_on_a_gpu_acts_on_a_cpu(agent, tmp_path):
+    content = torch.load(agent.save(tmp_path / "cpu.pt"), weights_only=True)
+    gpu = torch.zeros(16, dtype=torch.uint8)  # the size of a CUDA generator's state
+    torch.save({**content, "generator": gpu, "generator_device": "cuda"}, tmp_path / "gpu.pt")
+    rows = torch.zeros(3, 11)
+    assert torch.equal(load_agent(tmp_path / "gpu.pt").act(rows), agent.act(rows))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import h5py
@@ -22,7 +24,7 @@ from dydiff_env.data.collect import (
     collect_tier,
     describe,
 )
-from dydiff_env.data.d4rl import import_d4rl
+from dydiff_env.data.d4rl import _scores, import_d4rl
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.recorder import record
 from dydiff_env.data.simulator import make_env, warnings_once
@@ -280,3 +282,33 @@ def test_import_d4rl_from_the_command_line(tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["episodes"] == 2
     assert minari.load_dataset("tests/d4rl-v0").total_steps == 9
+
+
+def test_noise_on_a_given_policy_stays_in_the_space_and_is_decided_by_the_seed(tmp_path):
+    def noisy(name: str, seed: int) -> np.ndarray:
+        config = replace(FEW, noise=0.5, seed=seed)
+        collect_policy("Hopper-v5", Destination(out=tmp_path / name), config, lambda spec: still, "still")
+        return np.asarray(load_dataset(tmp_path / name).actions)
+
+    one, same, other = noisy("a", 1), noisy("b", 1), noisy("c", 2)
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert np.abs(one).max() <= 1 and 0.4 < one.std() < 0.55
+    result = CliRunner().invoke(app, ["collect", "Hopper-v5", "--noise", "0.1", "--dataset-id", "tests/wrong-v0"])
+    assert result.exit_code == 2 and "--noise" in result.output
+
+
+def test_odd_numbers_of_steps_are_recorded_too(tmp_path):
+    config = CollectConfig(steps=301, tier="medium-expert", algorithm="trpo", train_steps=2048, num_envs=4, score_episodes=2)
+    assert collect_tier("Hopper-v5", Destination(out=tmp_path / "odd"), config)["transitions"] == 301
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("antmaze-umaze-v0.hdf5", (0.0, 1.0)),
+    ("Ant_maze_u-maze_noisy_multistart_False.hdf5", (0.0, 1.0)),
+    ("ant_medium-v2.hdf5", (-325.6, 3879.7)),
+    ("maze2d-umaze-dense-v1.hdf5", (68.537689, 193.66285642381482)),
+    ("maze2d-umaze-sparse-v1.hdf5", (23.85, 161.86)),
+    ("mine.hdf5", None),
+])
+def test_reference_scores_are_those_of_the_files_own_task(name, expected):
+    assert _scores(Path(name)) == expected

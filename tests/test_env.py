@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dydiff_env.envs
+from dydiff_env.envs.sb3 import DreamVecEnv
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
@@ -410,8 +411,6 @@ def test_sb3_trains_in_batched_dreams(tiny_world) -> None:
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import VecMonitor
 
-    from dydiff_env.envs.sb3 import DreamVecEnv
-
     env = DreamVecEnv(8, world=tiny_world, policy=Push(), horizon=10, penalty=0.5)
     model = PPO("MlpPolicy", VecMonitor(env), n_steps=16, batch_size=64, n_epochs=1, device="cpu", seed=0)
     model.learn(256)
@@ -428,3 +427,22 @@ def test_sb3_trains_in_batched_dreams(tiny_world) -> None:
             assert infos[row]["terminal_observation"] in env.observation_space
             break
         np.testing.assert_allclose(rewards, plain - 0.5 * vector_infos["uncertainty"], atol=1e-4)
+
+
+def test_sb3s_options_reach_the_dreams(tiny_world) -> None:
+    start = tiny_world.sample_starts(1, seed=9)[0]
+    env = DreamVecEnv(3, world=tiny_world)
+    env.set_options({"observation": start.astype(env.observation_space.dtype)})
+    assert np.allclose(env.reset(), start) and not np.allclose(env.reset()[0], start)
+    env.close()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_closed_environment_is_not_drawn(tiny_world, batched: bool) -> None:
+    make = gym.make_vec if batched else gym.make
+    options = {"num_envs": 2} if batched else {"disable_env_checker": True}
+    env = make("DyDiffDream-v0", world=tiny_world, render_mode="rgb_array", **options).unwrapped
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(ClosedEnvironmentError):
+        env.render()

@@ -18,6 +18,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 from dydiff_env import embedded, load_policy
+from dydiff_env.agents import BC
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
@@ -138,3 +139,12 @@ def test_a_folder_called_demo_does_not_hide_the_policy(tmp_path: Path, monkeypat
     Path("demo").mkdir()  # `dydiff-env demo` leaves one
     assert find_world("demo") == embedded.WORLD
     assert as_policy("demo", embedded.spec()).kind == "td3bc"
+
+
+def test_the_environment_dreams_in_the_world_that_the_checkpoint_names(
+    tiny_world_path: Path, hopper_dataset, tmp_path: Path
+) -> None:
+    checkpoint = BC(hopper_dataset.spec, world=str(tiny_world_path)).save(tmp_path / "agent.pt")
+    env = gym.make("DyDiffDream-v0", policy=str(checkpoint))
+    assert env.observation_space.shape == (11,)  # the embedded maze's is a Dict
+    env.close()

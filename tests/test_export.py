@@ -238,3 +238,10 @@ def test_rounds_add_up_to_what_was_asked() -> None:
     for n in range(1, 60):
         options = RoundOptions(n, batch=10, keep=0.7)
         assert sum(int(0.7 * b + 1e-9) for b in options.batches()) == n
+
+
+def test_without_a_filter_everything_is_kept(tiny_world: Any, linear_policy: Path, tmp_path: Path) -> None:
+    document = export(tiny_world, linear_policy, tmp_path / "all", horizon=4, batch=10, filter="none")
+    assert document["trajectories"] == 10
+    with pytest.raises(DyDiffError, match="temperature"):
+        export(tiny_world, linear_policy, tmp_path / "cold", horizon=4, batch=10, temperature=0.0)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces.utils import flatten
+from typer.testing import CliRunner
 
+from dydiff_env.cli.app import app
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.simulator import make_env
+from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.embedded import WORLD
-from dydiff_env.evaluation.fidelity import closed_loop
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.fidelity import closed_loop, errors
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies import load_policy
 from dydiff_env.world.heldout import calibration, return_bounds
@@ -64,3 +73,58 @@ def test_an_exact_rule_ends_dreams_where_it_says(tiny_world, tiny_world_path):
     assert dream.terminations.any()
     world.use_termination(None)
     assert world.models.termination.rule is None
+
+
+def test_a_rule_is_exact_in_refined_dreams_too():
+    world = World.load(WORLD)
+    goal, place = slice(2, 4), slice(0, 2)  # of the embedded maze's observation
+
+    def near(observations: torch.Tensor) -> torch.Tensor:
+        return (observations[..., place] - observations[..., goal]).norm(dim=-1) <= 0.45
+
+    world.use_termination(near)
+    for m in (1, 2):
+        dream = world.dream(load_policy("demo", world.spec), world.sample_starts(256), 60, m)
+        says = near(torch.from_numpy(dream.observations[:, 1:])).numpy()
+        first = np.where(says.any(1), says.argmax(1) + 1, 60)
+        assert dream.terminations.any() and np.array_equal(dream.terminations, says[np.arange(256), dream.lengths - 1])
+        assert (dream.lengths[dream.terminations] == first[dream.terminations]).all()
+
+
+def test_policies_that_draw_and_simulators_that_cannot_be_set_are_refused(tiny_world):
+    simulator = Simulator(tiny_world.spec)
+    with pytest.raises(DyDiffError, match="draws its actions"):
+        closed_loop(tiny_world, simulator, load_policy("random", tiny_world.spec), tiny_world.sample_starts(4), horizon=4)
+    reacher = make_env("Reacher-v5")
+    spec = DatasetSpec(reacher.observation_space, reacher.action_space, reacher.spec.to_json())
+    with pytest.raises(DyDiffError, match="cannot be set"):
+        Simulator(spec)
+
+
+def test_a_maze_whose_goals_jump_ends_at_the_first_goal_as_its_world_does():
+    with make_env("PointMaze_UMaze-v3", continuing_task=True, reset_target=True) as env:
+        spec = DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
+        start = flatten(env.observation_space, env.reset(seed=0)[0]).astype(np.float32)
+    start[2:4] = start[:2]  # the goal is where the agent is
+    simulator = Simulator(spec)
+    real = simulator.run(lambda t, o: np.zeros((1, 2)), start[None], 5)
+    assert real.terminations[0] and real.lengths[0] == 1
+    assert np.array_equal(real.observations[0, 1, 2:4], start[2:4])
+
+
+def test_a_dream_that_ended_stays_where_it_ended(tiny_world):
+    states = np.arange(8, dtype=np.float32)[None, :, None].repeat(11, 2)
+    zeros = [np.zeros((1, 7, 3), np.float32), np.zeros((1, 7), np.float32)]
+    dream = Trajectories(states, *zeros, np.array([True]), np.array([2]))
+    real = Trajectories(np.full_like(states, 2), *zeros, np.array([False]), np.array([7]))
+    gap, _ = errors(tiny_world, dream, real)
+    assert gap[0, 0] > 0 and (gap[0, 1:] == 0).all()
+
+
+def test_the_command_compares_the_best_clone_unless_told_otherwise(tiny_world_path):
+    arguments = ["fidelity", "--world", str(tiny_world_path), "--starts", "4", "--iterations", "1", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert list(json.loads(result.stdout)["policies"]) == ["a clone of the best episodes"]
+    result = CliRunner().invoke(app, [*arguments, "--no-simulator", "--policy", "random"])
+    assert result.exit_code == 2 and "simulator" in result.output

@@ -13,6 +13,7 @@ from dydiff_env.agents import TD3BC, TD3BCConfig, load_agent
 from dydiff_env.agents.loop import LoopConfig, SyntheticBuffer, loop
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.world.world import World
 
 CONFIG = LoopConfig(rounds=3, updates=6, batch=20, horizon=6, keep=0.8, eval_episodes=1)
 
@@ -150,3 +151,19 @@ def test_a_loop_killed_outright_goes_on_to_the_same_agent(hopper_folder, tiny_wo
     assert run(*common, "--out", killed, "--resume", "--json")[0] == 0
     assert run(*common, "--out", whole, "--json")[0] == 0
     assert_same_agents(killed / "agent.pt", whole / "agent.pt", 400)
+
+
+def test_a_loop_does_not_go_on_in_another_world(hopper_dataset, tiny_world, tiny_world_path, tmp_path):
+    first = LoopConfig(**{**vars(CONFIG), "rounds": 1})
+    loop(new_agent(hopper_dataset), tiny_world, hopper_dataset, tmp_path, first)
+    other = World.load(tiny_world_path)
+    other.start_bank = other.start_bank[:100]
+    with pytest.raises(DyDiffError, match="another world"):
+        loop(load_agent(tmp_path / "agent.pt"), other, hopper_dataset, tmp_path, CONFIG)
+
+
+def test_wrong_options_leave_an_older_loop_alone(hopper_folder, tiny_world_path, tmp_path):
+    (tmp_path / "agent.pt").write_text("older")
+    code, _, error = run("loop", "bc", "--dataset", hopper_folder, "--world", tiny_world_path, "--out", tmp_path,
+                         "--overwrite", "--filter", "sofmax")  # fmt: skip
+    assert code == 2 and "softmax" in error and (tmp_path / "agent.pt").read_text() == "older"

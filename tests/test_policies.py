@@ -298,3 +298,10 @@ def test_no_bytes_crash_the_loader(
     path.write_bytes(head + content)
     with pytest.raises(DyDiffError):
         load_policy(path, SPEC)
+
+
+def test_weights_are_part_of_an_objects_fingerprint(network: nn.Module) -> None:
+    spec = DatasetSpec(gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Box(-1, 1, (2,), np.float32))
+    one, other = nn.Linear(4, 2), nn.Linear(4, 2)
+    prints = [as_policy(module, spec).fingerprint for module in (one, other, copy.deepcopy(one))]
+    assert prints[0] == prints[2] != prints[1]

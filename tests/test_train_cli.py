@@ -27,6 +27,7 @@ from dydiff_env.evaluation.scores import (
     interquartile_mean,
     normalized_scores,
 )
+from dydiff_env.policies import load_policy
 
 
 def run(*arguments: object) -> tuple[int, dict, str]:
@@ -240,3 +241,52 @@ def test_scores_and_means_are_what_they_are_called():
     np.testing.assert_allclose(normalized_scores(np.array([10, 60, 110]), spec), [0, 50, 100])
     low, high = bootstrap_interval(np.arange(100.0))
     assert low < 49.5 < high and high - low == pytest.approx(4 * 28.9 / 10, rel=0.15)
+
+
+def test_resuming_with_other_synthetic_data_is_refused(hopper_folder, tmp_path):
+    out = tmp_path / "ckpt.pt"
+    common = ("train", "bc", "--dataset", hopper_folder, "--synthetic", hopper_folder, "--out", out, "--steps")
+    assert run(*common, 2, "--json")[0] == 0
+    code, _, error = run(*common, 4, "--resume", "--real-ratio", 0.1)
+    assert code == 2 and "other synthetic data" in error
+    assert run(*common, 4, "--resume", "--json")[0] == 0
+
+
+def test_files_beside_the_checkpoint_are_not_replaced_unless_asked(hopper_folder, tmp_path):
+    mine = tmp_path / "hopper.csv"
+    mine.write_text("my own log")
+    code, _, error = run("train", "bc", "--dataset", hopper_folder, "--steps", 2, "--out", tmp_path / "hopper.pt")
+    assert code == 2 and "hopper.csv exists" in error and mine.read_text() == "my own log"
+
+
+def test_an_environment_that_cannot_be_made_costs_nothing(hopper_folder, tmp_path):
+    out = tmp_path / "ckpt.pt"
+    common = ("train", "bc", "--dataset", hopper_folder, "--steps", 2, "--out", out)
+    assert run(*common, "--json")[0] == 0
+    before = out.read_bytes()
+    code, _, error = run(*common, "--overwrite", "--env", "Hoper-v5")
+    assert code == 1 and "Hoper-v5" in error and out.read_bytes() == before
+
+
+def test_an_evaluation_that_fails_costs_no_updates(hopper_dataset, tmp_path, monkeypatch):
+    def fails(*arguments: object, **options: object) -> None:
+        raise DyDiffError("the simulator is gone")
+
+    monkeypatch.setattr("dydiff_env.agents.trainer.evaluate_returns", fails)
+    agent = BC(hopper_dataset.spec)
+    with pytest.raises(DyDiffError, match="gone"):
+        train(agent, Replay(hopper_dataset), 9, tmp_path / "a.pt", schedule=Schedule(eval_every=4), env="Hopper-v5")
+    assert load_agent(tmp_path / "a.pt").updates == 4
+    assert [row["updates"] for row in csv.DictReader((tmp_path / "a.csv").open())] == ["4"]
+
+
+def test_the_seed_decides_what_a_policy_draws(hopper_dataset):
+    policy = load_policy("random", hopper_dataset.spec)
+    one, same, other = (evaluate_returns(policy, "Hopper-v5", 2, seed=seed).returns for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 0.0), (5.0, 1.0)])
+def test_scores_need_an_expert_better_than_random(low, high, hopper_dataset):
+    spec = replace(hopper_dataset.spec, ref_min_score=low, ref_max_score=high)
+    assert normalized_scores(np.ones(3), spec) is None

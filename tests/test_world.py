@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,16 +17,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dydiff_env.data.dataset import Dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.heldout import choose_refinement
-from dydiff_env.world.presets import FAST, PAPER, PRESETS, Preset
+from dydiff_env.world.presets import FAST, PAPER, PRESETS, TINY, Preset
 from dydiff_env.world.refine import refine
 from dydiff_env.world.rollout import Rollout
+from dydiff_env.world.termination import TerminationConfig, TerminationModel
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
 from dydiff_env.world.trust import APPLIED, borne_out
-from dydiff_env.world.unet import TemporalUNet
+from dydiff_env.world.unet import TemporalUNet, UNetConfig
 from dydiff_env.world.world import World
 
 
@@ -283,3 +286,36 @@ def test_paper_form_fits_and_dreams(hopper_dataset):
     assert world.iterations == 2 and not world.anchored
     dream = world.dream(Push(), world.sample_starts(4))
     assert np.isfinite(dream.observations).all()
+
+
+def test_a_few_long_episodes_that_all_end_teach_when(hopper_dataset):
+    long = np.flatnonzero(hopper_dataset.terminations)[:12]
+    few = Dataset.from_episodes(hopper_dataset.spec, [hopper_dataset.episode(int(i)) for i in long])
+    world = World.fit(few, preset=TINY, seed=0)
+    assert world.record["training"]["termination"]["steps"] and torch.isfinite(world.models.termination.threshold)
+
+
+def test_the_threshold_counts_ordinary_states_for_as_many_as_they_stand_for():
+    model = TerminationModel(1, TerminationConfig(width=4, depth=1))
+    model.forward = lambda states: states[..., 0]
+    scores = torch.tensor([[4.0], [3.0], [2.0], [1.0]])
+    terminal = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert model.calibrate(scores, terminal)["recall"] == 1.0 and float(model.threshold) == 1.5
+    found = model.calibrate(scores, terminal, weight=100.0)  # the false one stands for a hundred
+    assert found["precision"] == 1.0 and found["recall"] == 0.5 and float(model.threshold) == 3.5
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"anchors": None}, "go together"),
+        ({"behavior": None}, "go together"),
+        ({"network": UNetConfig()}, "go together"),
+        ({"dynamics": replace(TINY.dynamics, elites=9)}, "more elites than members"),
+        ({"dynamics_training": replace(TINY.dynamics_training, evaluate_every=0)}, "evaluate_every is 0"),
+    ],
+)
+def test_presets_that_cannot_work_are_refused_before_anything_is_trained(changes, words, hopper_dataset, tmp_path):
+    with pytest.raises(DyDiffError, match=words):
+        World.fit(hopper_dataset, preset=replace(TINY, **changes), out=tmp_path / "world")
+    assert not list(tmp_path.iterdir())

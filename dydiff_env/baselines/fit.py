@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dydiff_env.baselines.models import BASELINES, build, preset_config, save
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
@@ -127,7 +128,7 @@ def fit_baseline(
     """
     if name not in BASELINES:
         raise DyDiffError(f"There is no model {name!r}.", f"Use {', '.join(BASELINES)}.", usage=True)
-    folder, data = Path(world), load_dataset(dataset)
+    folder, data = Path(world), one_goal_each(load_dataset(dataset))
     if (folder / f"{name}.json").exists() and not overwrite:
         raise DyDiffError(f"{folder} has a {name} model.", "Replace it with --overwrite.", usage=True)
     home = World.load(folder, device)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Datasets: reading, writing, collecting, and the windows that models learn from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -41,6 +42,8 @@ class CollectConfig:
             and none for random.
         num_envs: copies stepped together when a finished policy is recorded.
         score_episodes: episodes behind each reference score.
+        noise: standard deviation of what is added to a given policy's actions (none by default) or a maze walker's (.5), where
+            half an action's range is 1.
         keep_goal: in a PointMaze, the goal stays when it is reached; D4RL's jump to a place that nothing foretells.
         seed: of everything drawn.
     """
@@ -51,6 +54,7 @@ class CollectConfig:
     train_steps: int | None = None
     num_envs: int = 16
     score_episodes: int = 20
+    noise: float | None = None
     keep_goal: bool = False
     seed: int = 0
 
@@ -92,7 +96,8 @@ def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
     """
     spec = describe(env_id, **MAZE_TASK | {"reset_target": not config.keep_goal})
     env_json = str(spec.env_spec)
-    with_noise, without = (_waypoints(env_json, WaypointConfig(noise=noise), config.seed) for noise in (0.5, 0.0))
+    noise = WaypointConfig.noise if config.noise is None else config.noise
+    with_noise, without = (_waypoints(env_json, WaypointConfig(noise=level), config.seed) for level in (noise, 0.0))
     with _Recording(destination, spec, config.steps) as recording:
         _fill(recording, env_json, with_noise, config.steps, config, f"Recording {env_id}", progress)
         recording.scores = _score(env_json, _uniform(spec, config.seed), config), _score(env_json, without, config)
@@ -133,8 +138,8 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
                   "medium-expert": {"medium": 0.5, "expert": 0.5}, "medium-replay": {}}[config.tier]
         for level, share in shares.items():
             snapshot = untrained if level == "random" else levels[level]
-            _fill(recording, env_json, snapshot.policy.act(deterministic=False), round(config.steps * share), config,
-                  f"Recording {level}", progress)
+            count = math.floor(config.steps * share) if level == "medium" and share < 1 else math.ceil(config.steps * share)
+            _fill(recording, env_json, snapshot.policy.act(deterministic=False), count, config, f"Recording {level}", progress)
         for level, snapshot in levels.items():
             run.save(snapshot, recording.policies, level)
         return recording.publish(f"{config.algorithm.upper()} ({config.tier})", f"{env_id}, {config.tier}", config,
@@ -149,13 +154,15 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
     Args:
         env_id: the environment.
         destination: where the dataset goes.
-        config: ``steps``, ``num_envs``, ``keep_goal`` and ``seed`` count.
+        config: ``steps``, ``num_envs``, ``noise``, ``keep_goal`` and ``seed`` count.
         policy: makes the acting function once the spaces are known.
         name: what to call it in the metadata.
         progress: show a bar on a terminal.
     """
     spec = describe(env_id, **(MAZE_TASK | {"reset_target": not config.keep_goal} if is_maze(env_id) else {}))
     act = policy(spec)
+    if config.noise:
+        act = _noisy(act, spec.action_space, config.noise, config.seed)
     with _Recording(destination, spec, config.steps) as recording:
         _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)
         return recording.publish(name, f"{env_id}, {name}", config)
@@ -183,6 +190,19 @@ def _waypoints(env_json: str, config: WaypointConfig, seed: int) -> Act:
     env: Any = make_env(env_json)
     env.close()
     return WaypointController(env.unwrapped.maze, env.observation_space, config, seed)
+
+
+def _noisy(act: Act, space: gym.Space, noise: float, seed: int) -> Act:
+    """The same with Gaussian noise on its actions, kept inside the space."""
+    assert isinstance(space, gym.spaces.Box)
+    rng, low, high = np.random.default_rng(seed), space.low.reshape(-1), space.high.reshape(-1)
+
+    def noisy(observations: np.ndarray) -> np.ndarray:
+        actions = act(observations)
+        flat = actions.reshape(len(actions), -1) + noise * (high - low) / 2 * rng.standard_normal((len(actions), len(low)))
+        return np.clip(flat, low, high).reshape(actions.shape)
+
+    return noisy
 
 
 def _uniform(spec: DatasetSpec, seed: int) -> Act:

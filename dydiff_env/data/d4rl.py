@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from dydiff_env.errors import DyDiffError
 REFERENCE_SCORES = {
     "halfcheetah": (-280.178953, 12135.0), "hopper": (-20.272305, 3234.3), "walker2d": (1.629008, 4592.3),
     "ant": (-325.6, 3879.7), "maze2d-umaze": (23.85, 161.86), "maze2d-medium": (13.13, 277.39),
-    "maze2d-large": (6.7, 273.99), "antmaze": (0.0, 1.0), "pen": (96.262799, 3076.8331017826877),
+    "maze2d-large": (6.7, 273.99), "maze2d-umaze-dense": (68.537689, 193.66285642381482),
+    "maze2d-medium-dense": (44.264742, 297.4552547777125), "maze2d-large-dense": (30.569041, 303.4857382709002),
+    "antmaze": (0.0, 1.0), "pen": (96.262799, 3076.8331017826877),
     "hammer": (-274.856578, 12794.134825156867), "door": (-56.512833, 2880.5693087298737),
     "relocate": (-6.425911, 4233.877797728884)}
 BLOCK = 50_000  # transitions held in memory
@@ -95,6 +98,8 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
                                         provenance={"command": "import-d4rl", "file": file.name})
                 return Import(folder, writer.trajectories, writer.transitions, terminated, dropped, repeated)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DyDiffError(f"No space left for {path}.", "Free some, and import again.") from error
         raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0]}.",
                           "The file is damaged or incomplete; download it again.") from error
 
@@ -135,8 +140,9 @@ def _check_layout(data: h5py.File, file: Path) -> None:
 
 
 def _scores(file: Path) -> tuple[float, float] | None:
-    name = file.name.lower().replace("_", "-")
-    return next((score for prefix, score in REFERENCE_SCORES.items() if name.startswith(prefix)), None)
+    name = file.name.lower().replace("_", "-").replace("ant-maze", "antmaze")
+    task = max((task for task in REFERENCE_SCORES if name.startswith(task)), key=len, default=None)
+    return None if task is None else REFERENCE_SCORES[task]
 
 
 def _spec(data: h5py.File, file: Path, env: str | None, dataset_id: str, low: float | None,

@@ -21,6 +21,7 @@ from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.publish import publish
 
 ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
 
@@ -60,7 +61,7 @@ class MinariWriter:
         if self.partial.exists() and not resume:
             if not overwrite:
                 raise DyDiffError(f"{self.partial} is there: an unfinished run, or one still going.",
-                                  "Go on with --resume, or start anew with --overwrite.")
+                                  f"{'Go on with --resume, or start' if self.resumable else 'Start'} anew with --overwrite.")
             shutil.rmtree(self.partial)
         self._folder = self.partial / "parts"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ class MinariWriter:
                     "dydiff_env": json.dumps(provenance) if provenance else None}
         metadata |= {key: value for key, value in optional.items() if value is not None}
         (self.partial / "metadata.json").write_text(json.dumps(metadata))
-        _publish(self.partial, self.path)
+        publish(self.partial, self.path)
         shutil.rmtree(self.path / "parts")  # not before: until the name is given, a killed run goes on from them
         return self.path
 
@@ -217,7 +218,7 @@ def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> P
     shutil.copytree(path, partial)
     metadata = json.loads((partial / "metadata.json").read_text())
     (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
-    _publish(partial, target)
+    publish(partial, target)
     return target
 
 
@@ -238,13 +239,3 @@ def dataset_id_for(path: str | Path) -> str:
     """An id for a folder that is not registered, made from its name."""
     name = re.sub(r"[^-\w]+", "-", Path(path).name.removesuffix(".minari")).strip("-") or "dataset"
     return f"local/{name}" if re.search(r"-v\d+$", name) else f"local/{name}-v0"
-
-
-def _publish(partial: Path, path: Path) -> None:
-    """Give ``partial`` the name ``path``; what had it before is moved away first and then removed."""
-    old = path.with_name(path.name + ".old")
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)

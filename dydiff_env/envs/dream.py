@@ -115,6 +115,7 @@ class DyDiffDreamEnv(gym.Env):
         """The present state as an (H, W, 3) uint8 picture, framed as a dream; None without a render mode."""
         if self.render_mode is None:
             return None
+        require_open(self)
         if self._renderer is None:
             self._renderer = make_renderer(self.world)
             self._renderer.begin(self.dreams.current[0])

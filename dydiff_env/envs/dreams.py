@@ -10,6 +10,7 @@ import torch
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.envs.plans import Plans
 from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.policies.draws import draws_always, own_draws
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.world import World
 
@@ -189,10 +190,7 @@ class Dreams:
         policy = None if free else self.policy
         if not self.draws:
             return self._imagine(policy, starts, steps, seed, first)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace each time
-            if self.world.device.type == "cuda":
-                torch.cuda.manual_seed(seed)
+        with own_draws(self.world.device, seed):
             return self._imagine(policy, starts, steps, seed, first)
 
     def _imagine(
@@ -207,7 +205,7 @@ class Dreams:
         if self.policy is None:
             return False
         probe = torch.as_tensor(self.world.sample_starts(8), device=self.world.device)
-        return not torch.equal(self.policy.act(probe), self.policy.act(probe))
+        return draws_always(self.policy, probe)
 
     def _first_steps(self) -> int:
         """How many steps a deviation imagines at first: one patch, or 0 for the whole window."""

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from dydiff_env.envs.vector import DyDiffDreamVectorEnv
+from dydiff_env.errors import DyDiffError
 
 
 class DreamVecEnv(VecEnv):
@@ -31,12 +32,28 @@ class DreamVecEnv(VecEnv):
         self._actions = np.zeros((num_envs, *(self.dreams.single_action_space.shape or ())))
 
     def reset(self) -> VecEnvObs:
-        """Start all dreams, under the seeds of ``seed()`` where it was called."""
+        """Start all dreams, under the seeds of ``seed()`` and with the options of ``set_options()`` where they were called.
+
+        Raises:
+            DyDiffError: where the rows were given options of different names.
+        """
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
-        observations, _ = self.dreams.reset(seed=seeds)
+        observations, _ = self.dreams.reset(seed=seeds, options=self._batched_options())
         self._reset_seeds()
+        self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return observations
+
+    def _batched_options(self) -> dict[str, Any] | None:
+        """SB3 keeps options row by row, the batch takes them together."""
+        if not any(self._options):
+            return None
+        names = {tuple(sorted(row)) for row in self._options}
+        if len(names) > 1:
+            raise DyDiffError(
+                f"The rows' options have the names {sorted(names)}.", "Give every row the same ones.", usage=True
+            )
+        return {name: _stack([row[name] for row in self._options]) for name in names.pop()}
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for ``step_wait``."""
@@ -81,3 +98,10 @@ class DreamVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
         """Rows are not wrapped one by one."""
         return [False] * len(list(self._get_indices(indices)))
+
+
+def _stack(rows: list[Any]) -> Any:
+    """Observations of all rows as one batch; those of a Dict space part by part."""
+    if isinstance(rows[0], dict):
+        return {key: _stack([row[key] for row in rows]) for key in rows[0]}
+    return np.stack(rows)

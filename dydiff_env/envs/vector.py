@@ -129,6 +129,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         """One (H, W, 3) uint8 picture a dream; None without a render mode."""
         if self.render_mode is None:
             return None
+        require_open(self)
         if not self._renderers:
             self._renderers = [make_renderer(self.world) for _ in range(self.num_envs)]
             for renderer, state in zip(self._renderers, self.dreams.current, strict=True):

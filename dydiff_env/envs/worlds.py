@@ -1,36 +1,67 @@
-"""Which world an environment dreams in."""
+"""Which world to dream in, where the caller does not say."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import dydiff_env.embedded as embedded
+from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.agent import read_checkpoint
+from dydiff_env.policies.kinds import file_kind
 from dydiff_env.world.world import World
 
 
+class Trained(NamedTuple):
+    """What a checkpoint of ours says."""
+
+    world: str | None
+    spec: DatasetSpec
+
+
 def find_world(world: World | str | Path | None, device: str = "cpu", policy: object = None) -> World:
-    """The world itself, the one at a path, or the one that is set up here.
+    """The world itself, the one at a path, or the one that is set up here; the embedded maze where there is none.
 
     Args:
-        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``, else the embedded maze.
+        world: a World, its folder, or None for what :func:`world_set_up` finds.
         device: where a world that is loaded runs.
-        policy: whom it is for. The policy called ``demo`` belongs to the embedded maze, whatever world is set up.
+        policy: whom it is for.
 
     Raises:
         DyDiffError: when it cannot be read.
     """
     if isinstance(world, World):
         return world
-    if world is None and policy == embedded.NAME and not Path(embedded.NAME).is_file():
-        world = embedded.WORLD
-    if world is None:
-        named = os.environ.get("DYDIFF_ENV_WORLD")
-        if named and not Path(named).is_dir():
-            raise DyDiffError(
-                f"$DYDIFF_ENV_WORLD is {named}, which is no folder.",
-                "Set it to a world, pass world=PATH, or unset it.",
-            )
-        world = named or ("world" if Path("world", "world.json").is_file() else embedded.WORLD)
-    return World.load(world, device=device)
+    named = str(policy) if isinstance(policy, str | Path) else None
+    return World.load(world or world_set_up(named) or embedded.WORLD, device=device)
+
+
+def world_set_up(policy: str | None) -> Path | None:
+    """The embedded world for the policy called ``demo``; else the one a checkpoint names, ``$DYDIFF_ENV_WORLD`` or ``./world``.
+
+    Raises:
+        DyDiffError: where the variable names no folder, or the checkpoint is missing or damaged.
+    """
+    if policy == embedded.NAME and not Path(embedded.NAME).is_file():
+        return embedded.WORLD
+    agent = None if policy is None else trained(policy)
+    if agent is not None and agent.world and (Path(agent.world) / "world.json").is_file():
+        return Path(agent.world)
+    named = os.environ.get("DYDIFF_ENV_WORLD")
+    if named and not Path(named).is_dir():
+        raise DyDiffError(
+            f"$DYDIFF_ENV_WORLD is {named}, which is no folder.", "Set it to a world, name one, or unset it."
+        )
+    return Path(named) if named else Path("world") if Path("world", "world.json").is_file() else None
+
+
+def trained(policy: str) -> Trained | None:
+    """The world and spec that an agent checkpoint of ours names, if this is one; a missing file is an error."""
+    if policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
+        return None
+    if file_kind(Path(policy)) != "agent":
+        return None
+    checkpoint = read_checkpoint(Path(policy))
+    return Trained(checkpoint.get("world"), DatasetSpec.from_json(checkpoint["spec"]))

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.mazes import free_of_walls, position_columns
+from dydiff_env.evaluation.picture import picture
 from dydiff_env.evaluation.simulator import Simulator
+from dydiff_env.policies.draws import draws_always
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.heldout import HORIZONS
 from dydiff_env.world.world import World
@@ -18,7 +22,10 @@ from dydiff_env.world.world import World
 
 def errors(world: World, dream: Trajectories, real: Trajectories) -> tuple[np.ndarray, np.ndarray]:
     """Squared error (N, L) of the dreamt states s_1 … s_L in standardised units, and the mask (N, L) of steps really taken."""
-    gap = (dream.observations[:, 1:] - real.observations[:, 1:]) / world.normalizer.std.cpu().numpy()
+    # A dream that ended sooner stays where it ended.
+    steps = np.minimum(np.arange(1, dream.observations.shape[1]), dream.lengths[:, None])
+    dreamt = np.take_along_axis(dream.observations, steps[..., None], 1)
+    gap = (dreamt - real.observations[:, 1:]) / world.normalizer.std.cpu().numpy()
     return np.square(gap).mean(-1), real.mask
 
 
@@ -46,8 +53,16 @@ def closed_loop(
         return, their differences to the real ones, ``residual``: the mean squared distance of dreamt transitions from what the
         simulator makes of the same state and action (realism), ``spread``: the standard deviation over samples of the same dream (0
         where a sample is one network call); and in a maze ``legal``: the share of rollouts that stay out of the walls (Fig. 9).
+
+    Raises:
+        DyDiffError: for a policy that draws its actions.
     """
     horizon = world.horizon if horizon is None else horizon
+    if draws_always(policy, torch.from_numpy(starts[:8]).to(world.device)):
+        raise DyDiffError(
+            "This policy draws its actions: the dream and the simulator would follow different ones.",
+            "Compare a policy whose actions depend on the observation alone.",
+        )
     real = simulator.follow(policy, starts, horizon)
     result: dict[str, Any] = {
         "real": {"survival": float(1 - real.terminations.mean()), "return": float(real.returns.mean())}
@@ -114,17 +129,15 @@ def residual(
 
 
 def plot_closed_loop(policies: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw each policy's error against M (Fig. 7) as a PNG."""
-    import matplotlib
+    """Draw each policy's error against M (Fig. 7) as a PNG.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    Raises:
+        DyDiffError: without matplotlib.
+    """
+    figure, axes = picture(6, 4)
     for name, result in policies.items():
         ms = [int(key[1:]) for key in result if key != "real"]
         axes.plot(ms, [result[f"M{m}"]["mean"] for m in ms], marker="o", label=Path(name).stem)
     axes.set(xlabel="refinements M", ylabel="mean squared error (standardised)", yscale="log", title="Dream against reality")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

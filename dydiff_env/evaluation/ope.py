@@ -10,6 +10,7 @@ import numpy as np
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.picture import picture
 from dydiff_env.evaluation.scores import Episodes, bootstrap_interval, environment_of, evaluate_returns
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
@@ -155,13 +156,7 @@ def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes],
     Raises:
         DyDiffError: without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DyDiffError("Plots need matplotlib.", "pip install 'dydiff-env[report]'") from error
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = picture(5, 5)
     for name in dreamt:
         x, y = real[name].returns, dreamt[name].returns
         spread = [
@@ -174,7 +169,7 @@ def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes],
     title = "" if found is None else f"rank correlation {found.spearman:.2f}, regret@1 {found.regret:.2f}"
     axes.set(xlabel="return in the real environment", ylabel="return in the dream", title=title)
     axes.legend(frameon=False, fontsize="small")
-    FigureCanvasAgg(figure).print_figure(path, dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
 from dydiff_env.data.simulator import environment_spec, make_vec_env
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.policies.policy import Policy
 
 
@@ -71,7 +73,7 @@ def evaluate_returns(
         policy: acts on flattened observations.
         env: an id (``Hopper-v5``) or a specification.
         episodes: how many in all; each copy runs its share, so that short episodes are not over-counted.
-        seed: of the environments' resets.
+        seed: of the environments' resets and of what the policy draws.
         deterministic: asked of the policy.
         num_envs: copies; at most 16 when None.
 
@@ -84,7 +86,8 @@ def evaluate_returns(
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs)
-    try:
+    draws = own_draws(torch.device("cuda" if torch.cuda.is_available() else "cpu"), seed)
+    with closing(vector), draws:
         space = vector.single_observation_space
         observations, _ = vector.reset(seed=seed)
         finished: list[list[tuple[float, int]]] = [[] for _ in range(num_envs)]
@@ -110,16 +113,14 @@ def evaluate_returns(
                     finished[i].append((float(returns[i]), int(lengths[i])))
                 returns[i], lengths[i] = 0.0, 0
             starting = ended
-    finally:
-        vector.close()
     pairs = [pair for done in finished for pair in done]
     return Episodes(np.array([total for total, _ in pairs]), np.array([length for _, length in pairs]))
 
 
 def normalized_scores(returns: np.ndarray, spec: DatasetSpec) -> np.ndarray | None:
-    """100 (R − random) / (expert − random), D4RL's score; None where the dataset has no reference scores."""
+    """100 (R − random) / (expert − random), D4RL's score; None where the dataset has no such scores, or no better expert."""
     low, high = spec.ref_min_score, spec.ref_max_score
-    return None if low is None or high is None else 100 * (np.asarray(returns) - low) / (high - low)
+    return None if low is None or high is None or not high > low else 100 * (np.asarray(returns) - low) / (high - low)
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:

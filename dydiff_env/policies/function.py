@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dydiff_env.data.flattening import unflatten_batch
 from dydiff_env.errors import DyDiffError
@@ -39,7 +39,9 @@ class FunctionPolicy:
         self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A) for observations (B, O)."""
+        """Actions (B, A) for observations (B, O); a module is asked on its own device."""
+        weight = next(self.target.parameters(), None) if isinstance(self.target, nn.Module) else None
+        observations = observations if weight is None else observations.to(weight.device)
         if hasattr(self.target, "act"):
             return self.target.act(observations, deterministic)
         if hasattr(self.target, "predict"):
@@ -76,13 +78,19 @@ def load(name: str) -> Any:
 
 
 def fingerprint(target: Any) -> str:
-    """A digest of the object's source where Python can find it, else of its name."""
+    """A digest of the object's source where Python can find it, else of its name, and of the weights it holds."""
     thing = target if inspect.isroutine(target) else type(target)
     try:
         text = inspect.getsource(thing)
     except (OSError, TypeError):
         text = f"{thing.__module__}.{thing.__qualname__}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode())
+    for holder in (target, getattr(target, "policy", None)):  # a module, or what an SB3 algorithm acts with
+        if isinstance(holder, nn.Module):
+            for name, value in holder.state_dict().items():
+                if isinstance(value, Tensor):
+                    digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _takes_deterministic(target: Any) -> bool:

@@ -84,7 +84,7 @@ def export(
         iterations: refinements M (Eqs. 7–9); the world's own by default, 0 for the plain single-step rollout.
         filter: hardmax, softmax, none, or a package's own; the method's by default: softmax, but none for synther
             and mtdiff-s.
-        keep: share η of a round's rollouts that is kept; by default .8, or all where the method has no filter.
+        keep: share η of a round's rollouts that is kept; by default .8, or all without a filter.
         temperature: of the softmax filter.
         batch: rollouts of a round, B_r.
         deterministic: the policy's mode instead of its samples.
@@ -133,14 +133,15 @@ def export(
     sources = Sources(world, policy, method, {"trust": trust, "vecnormalize": vecnormalize}, device)
     opened = sources.open()
     world = opened.world
-    keep = chosen.keep if keep is None else keep
+    filter = chosen.filter if filter is None else filter
+    keep = (1.0 if filter == "none" else 0.8) if keep is None else keep
     refined = world.iterations if method == "dydiff" else 0
     options = RoundOptions(
         trajectories=kept_count(keep, batch) if trajectories is None else trajectories,
         method=method,
         horizon=chosen.horizon if horizon is None else horizon,
         iterations=refined if iterations is None else iterations,
-        filter=chosen.filter if filter is None else filter,
+        filter=filter,
         keep=keep,
         temperature=temperature,
         batch=batch,

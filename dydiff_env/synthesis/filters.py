@@ -28,10 +28,7 @@ def softmax(rollouts: Trajectories, count: int, temperature: float, rng: np.rand
     as the authors' code does, makes one temperature fit every task. Drawing without replacement is the Gumbel
     top-k trick (Kool et al. 2019).
     """
-    if temperature <= 0:
-        raise DyDiffError(
-            f"The softmax filter's temperature is {temperature}.", "Give one above 0.", usage=True
-        )
+    check_temperature(temperature)
     returns = rollouts.returns.astype(np.float64)
     logits = (returns - returns.mean()) / max(returns.std(), 1e-8) / temperature
     return np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable")[:count]
@@ -58,6 +55,12 @@ def find_filter(name: str) -> Filter:
         raise unknown("filter", name, [*FILTERS, *offered])
     chosen: Filter = offered[name].load()
     return chosen
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise DyDiffError for one that is not above 0."""
+    if not temperature > 0:
+        raise DyDiffError(f"--temperature is {temperature}.", "Give one above 0.", usage=True)
 
 
 def kept_count(keep: float, rows: int) -> int:

@@ -29,14 +29,12 @@ class Method:
         model: the baseline it draws from, trained by ``fit --models``; None for a policy's rollouts in the world.
         horizon: steps of a rollout; 1 where it makes single transitions.
         filter: which filter; "none" for a method whose paper has none.
-        keep: share η that is kept.
     """
 
     algorithm: str
     model: Literal["synther", "mtdiff-s"] | None = None
     horizon: int = 100
     filter: str = "softmax"
-    keep: float = 0.8
 
     @property
     def follows_policy(self) -> bool:
@@ -47,9 +45,9 @@ class Method:
 METHODS = {
     "dydiff": Method("DyDiff"),
     "single-step": Method("single-step rollout"),
-    "synther": Method("SynthER", "synther", horizon=1, filter="none", keep=1.0),
+    "synther": Method("SynthER", "synther", horizon=1, filter="none"),
     "synther-filtered": Method("SynthER, filtered", "synther", horizon=1),
-    "mtdiff-s": Method("MTDiff-s", "mtdiff-s", filter="none", keep=1.0),
+    "mtdiff-s": Method("MTDiff-s", "mtdiff-s", filter="none"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from dydiff_env.data.flattening import same_but_for_precision
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
+from dydiff_env.publish import publish
 from dydiff_env.synthesis.lock import sole_writer
 
 
@@ -79,9 +79,7 @@ def mix(
                     provenance={"kind": "mix", "sources": sources},
                 )
             _note_sources(staged / "main_data.hdf5", [len(dataset) for dataset in datasets])
-            if out.exists():
-                shutil.rmtree(out)
-            os.rename(staged, out)
+            publish(staged, out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
     if dataset_id is not None:

@@ -16,6 +16,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.synthesis.workers import Opened
+from dydiff_env.world.world import World
 
 
 def facts(opened: Opened) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def facts(opened: Opened) -> dict[str, Any]:
     world, policy, model = opened.world, opened.policy, opened.model
     known: dict[str, Any] = {
         "world": {
-            "fingerprint": fingerprint(*_weights(world.models), world.start_bank, world.initial_bank),
+            "fingerprint": world_fingerprint(world),
             "dataset_id": world.spec.dataset_id,
             "dataset_fingerprint": world.spec.fingerprint,
         }
@@ -33,6 +34,11 @@ def facts(opened: Opened) -> dict[str, Any]:
     if model is not None:
         known["model"] = {"kind": type(model).__name__, "fingerprint": fingerprint(*_weights(model))}
     return known
+
+
+def world_fingerprint(world: World) -> str:
+    """A digest of what a world dreams by."""
+    return fingerprint(*_weights(world.models), world.start_bank, world.initial_bank)
 
 
 def algorithm(options: RoundOptions) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.synthesis.filters import find_filter, finite_rows, kept_count, select
+from dydiff_env.synthesis.filters import check_temperature, find_filter, finite_rows, kept_count, select
 from dydiff_env.synthesis.methods import Synthesizer, get_method
 
 
@@ -68,6 +68,8 @@ class RoundOptions:
                 usage=True,
             )
         find_filter(self.filter)
+        if self.filter == "softmax":
+            check_temperature(self.temperature)
         for name, low in (("horizon", 1), ("iterations", 0), ("batch", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise DyDiffError(f"--{name} is {getattr(self, name)}.", f"Give {low} or more.", usage=True)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is learned from a dataset: single-step models, the denoiser, and the refinement they make together."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws, seed_draws
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.networks import in_blocks
@@ -61,8 +62,7 @@ def dream(
     actions = torch.zeros(len(states), horizon, world.spec.action_size, device=world.device)
     uncertainties = torch.zeros(len(states), horizon, device=world.device)
     alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=world.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # for a policy that draws whatever it is asked for
+    with own_draws(world.device, seed):  # for a policy that draws whatever it is asked for
         for begin in range(0, horizon, world.horizon):
             if not len(rows):
                 break
@@ -99,7 +99,7 @@ def trust_in(world: World, policy: Policy) -> Tensor | float:
     def rolled_out(dynamics: Dynamics) -> Rollout:
         return rollout(dynamics, world.models.termination, act, starts, world.horizon)
 
-    with torch.random.fork_rng(devices=[]):
+    with own_draws(world.device):
         dynamics = world.models.dynamics
         anchor = rolled_out(dynamics)
         members = [rolled_out(dynamics.member(i)) for i in range(dynamics.config.members)]
@@ -128,8 +128,7 @@ def _window(
         return _act(world, policy, at, deterministic, None if deterministic else seed + t)
 
     def relabel(along: Tensor) -> Tensor:
-        if policy is None:
-            return rolled.actions
+        assert policy is not None
         if not deterministic:  # step by step, so that each step's draw is the same in every iteration
             return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
         flat = along.reshape(-1, along.shape[-1])
@@ -148,6 +147,10 @@ def _window(
         world.preset.refinement.update,
         trust,
     )
+    ends = world.models.termination
+    if iterations and (ends.rule is not None or not world.anchored):
+        # What ends a dream reads states: it is to read those that are shown, not the samples they were made of.
+        alive = (~in_blocks(ends.terminal, refined[:, 1:], rows=128)).float().cumprod(1)
     # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
     # that is a little unsure from ending long dreams.
     draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
@@ -171,7 +174,7 @@ def _act(world: World, policy: Policy, states: Tensor, deterministic: bool, seed
     """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
     observations = world.normalizer.denormalize(states)
     if seed is not None:
-        torch.default_generator.manual_seed(seed)
+        seed_draws(world.device, seed)
     actions = policy.act(observations, deterministic)
     actions = torch.as_tensor(actions).to(world.device, torch.float32)
     world.check_width("action", actions, world.spec.action_size)

@@ -19,6 +19,7 @@ from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
 
+SCALED = 20_000_000  # numbers that the error scale is fitted to, so that memory does not grow with the observation
 CHUNK = 500  # windows rolled out at a time,
 SAVED = 20  # and chunks after which a killed fit goes on
 
@@ -71,7 +72,8 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
             fitting.peers.wait()
             if fitting.peers.main:
                 marker.write_text(json.dumps({"chunks": last}))
-    some = np.sort(rng.choice(count, min(8_000, count), replace=False))
+    enough = max(500, SCALED // (length * o))
+    some = np.sort(rng.choice(count, min(8_000, enough, count), replace=False))
     states, _, real, _ = fitting.batches.windows(starts[some], length)
     rolled = Rollout(*(torch.from_numpy(bank[name][some]).to(fitting.device) for name in Rollout._fields))
     scale = ErrorScale.fit(states[:, 1:] - rolled.states[:, 1:], rolled.disagreement, real)

@@ -40,22 +40,25 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
         holdout=torch.no_grad()(holdout),
         **fitting.files("reward"),
     )
-    variance = (held.rewards / model.std).var().clamp(min=1e-12)
-    return {**done, "r2": float(1 - holdout().detach() / variance)}
+    variance = float((held.rewards / model.std).var())
+    r2 = float(1 - holdout().detach() / variance) if variance > 1e-9 else None  # nothing to explain in a constant
+    return {**done, "r2": r2}
 
 
 def fit_termination(fitting: Fitting) -> dict[str, Any]:
     """The termination model, or none where no episode terminates."""
     model, config = fitting.models.termination, fitting.share(fitting.preset.termination_training)
     ends = fitting.batches.terminal_steps
-    train_ends, held_ends = (np.intersect1d(ends, part) for part in fitting.split)
-    if len(train_ends) < 2:
-        return {
-            "steps": 0,
-            "note": "No episode of the data ends in a terminal state: this world never terminates.",
-        }
+    if len(ends) < 2:
+        none = "No episode of the data ends in a terminal state: this world never terminates."
+        one = "One episode of the data ends in a terminal state, too few to learn from: this world never terminates."
+        return {"steps": 0, "note": one if len(ends) else none}
+    pool, held_out = fitting.split
+    if len(np.intersect1d(ends, pool)) < 2:  # a few long episodes, the last part of each held out: no end can be spared
+        pool = np.arange(fitting.data.transitions)
+    train_ends, held_ends = (np.intersect1d(ends, part) for part in (pool, held_out))
     # Near misses, the steps just before an end, teach where the border runs.
-    near = np.intersect1d(fitting.split.train, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
+    near = np.intersect1d(pool, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
     near = np.setdiff1d(near, ends)
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -65,22 +68,20 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
         fifth = config.batch // 5
         parts = [
             some(train_ends, 2 * fifth),
-            fitting.draw(generator, fifth),
+            some(pool, fifth),
             some(near if len(near) else ends, 2 * fifth),
         ]
         step = fitting.batches.steps(np.concatenate(parts))
         return model.loss(step.next_states, step.terminal)
 
     done = train("termination", model, loss, config, seed=fitting.seed, **fitting.files("termination"))
-    # The threshold wants many terminal states and their true share, so it is set on training and held-out states...
-    rng = np.random.default_rng(fitting.seed)
-    rows = np.union1d(
-        rng.choice(fitting.split.train, min(200_000, len(fitting.split.train)), replace=False), train_ends
-    )
-    step = fitting.batches.steps(rows)
-    done["train"] = model.calibrate(step.next_states, step.terminal)
+    # The threshold wants many terminal states and their true share, so it is set on training states...
+    rng, ordinary = np.random.default_rng(fitting.seed), np.setdiff1d(pool, train_ends)
+    some = rng.choice(ordinary, min(10 * HELD_OUT_ROWS, len(ordinary)), replace=False)
+    step = fitting.batches.steps(np.union1d(some, train_ends))
+    done["train"] = model.calibrate(step.next_states, step.terminal, len(ordinary) / max(1, len(some)))
     # ... and judged on held-out ones alone.
-    step = fitting.batches.steps(np.union1d(fitting.split.held_out[: 10 * HELD_OUT_ROWS], held_ends))
+    step = fitting.batches.steps(np.union1d(held_out[: 10 * HELD_OUT_ROWS], held_ends))
     called, real = model.terminal(step.next_states), step.terminal.bool()
     hits = float((called & real).sum())
     done["held_out"] = {

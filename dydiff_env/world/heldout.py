@@ -8,6 +8,7 @@ for M = 0 … 5 with both updates. Calibration: the error the world expects of a
 from __future__ import annotations
 
 import dataclasses
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.feedback import closed_loop, feedback_windows
-from dydiff_env.world.refine import RefinementConfig, refine
+from dydiff_env.world.refine import RefinementConfig, refinements
 from dydiff_env.world.rollout import follow, rollout
 from dydiff_env.world.trust import APPLIED
 
@@ -137,14 +138,13 @@ def held_out_fidelity(
             torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in by_member]).mean(0)
         )
         for update in ("replace", "average"):
-            for m in range(6):
-                dreamt, _, _ = refine(
-                    rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, m, update
-                )
+            rounds = refinements(
+                rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, update
+            )
+            for m, (dreamt, _, _) in enumerate(islice(rounds, 6)):
                 error = (dreamt[:, 1:] - feedback.states[:, 1:]).square().mean(-1)
-                closed.setdefault("M0" if m == 0 else f"{update} M{m}", []).append(error)
-                if m == 0 and update == "average":
-                    closed["M0"].pop()
+                if m or update == "replace":  # M = 0 is the same for both
+                    closed.setdefault(f"{update} M{m}" if m else "M0", []).append(error)
     real = torch.cat(masks)
     result["closed_loop"] = {}
     for name, errors in closed.items():

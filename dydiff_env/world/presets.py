@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from dydiff_env.errors import unknown
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.world.behavior import BehaviorConfig
 from dydiff_env.world.denoiser import DenoiserConfig
 from dydiff_env.world.dynamics import DynamicsConfig
@@ -129,8 +129,7 @@ class Preset:
             return parts[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
 
         preset = Preset(**{name: build(name, value) for name, value in values.items()})
-        check_settings(preset, "preset")
-        return preset
+        return check_preset(preset)
 
 
 FAST = Preset()
@@ -183,10 +182,26 @@ def get_preset(preset: str | Preset) -> Preset:
     """The preset of that name, or the preset itself.
 
     Raises:
-        DyDiffError: for an unknown name.
+        DyDiffError: for an unknown name, or settings that no model can be made with.
     """
     if isinstance(preset, Preset):
-        return preset
+        return check_preset(preset)
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     return PRESETS[preset]
+
+
+def check_preset(preset: Preset) -> Preset:
+    """The preset itself, where a world can be made with it.
+
+    Raises:
+        DyDiffError: naming what is wrong.
+    """
+    check_settings(preset, "preset")
+    corrects = isinstance(preset.network, TransformerConfig) and preset.network.anchored
+    if len({corrects, preset.anchors is not None, preset.behavior is not None}) > 1:
+        raise DyDiffError(
+            "preset.network.anchored, preset.anchors and preset.behavior go together.",
+            "Set all three for a denoiser that corrects the single-step rollout; False and None for one that works free of it.",
+        )
+    return preset

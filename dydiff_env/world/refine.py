@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -54,8 +55,21 @@ def refine(
         states (B, L+1, O), the policy's actions (B, L, A) on them, and how likely the episode goes on after each
         step (B, L).
     """
+    rounds = refinements(rolled, sample, relabel, update, trust)
+    return next(islice(rounds, iterations, None))
+
+
+def refinements(
+    rolled: Rollout,
+    sample: Callable[[Rollout, Tensor], tuple[Tensor, Tensor]],
+    relabel: Callable[[Tensor], Tensor],
+    update: str = "replace",
+    trust: Tensor | float = 1.0,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What :func:`refine` returns, for M = 0, 1, 2 and so on."""
     states, actions, alive = rolled.states, rolled.actions, rolled.alive
-    for _ in range(iterations):
+    while True:
+        yield states, actions, alive
         following, living = sample(rolled, actions)
         if isinstance(trust, Tensor):
             following = rolled.states[:, 1:].lerp(following, trust[:-1])
@@ -67,4 +81,3 @@ def refine(
             following, living = (following + states[:, 1:]) / 2, (living + alive) / 2
         states, alive = torch.cat([states[:, :1], following], 1), living
         actions = relabel(states[:, :-1])
-    return states, actions, alive

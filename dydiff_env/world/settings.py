@@ -20,6 +20,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "elites": (1, 1_000),
     "clones": (1, 1_000),
     "iterations": (0, 1_000),
+    "evaluate_every": (1, 10**9),
+    "batch": (1, 10**9),
     "steps": (0, 10**9),  # of training; a sampler's are bounded below
     "rho": (1e-3, 1e3),
     "sigma_data": (1e-6, 1e6),
@@ -46,16 +48,18 @@ def check_settings(config: Any, where: str = "the settings") -> None:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
             if not math.isfinite(number) or not low <= number <= high:
-                raise DyDiffError(f"{name} is {number}, not between {low} and {high}.", "Restore the file.")
+                raise DyDiffError(f"{name} is {number}, not between {low} and {high}.", "Correct it, or restore the file.")
         if value is not None and default is not None and not _alike(value, default):
-            raise DyDiffError(f"{name} is {value!r}, not of the kind of {default!r}.", "Restore the file.")
+            raise DyDiffError(f"{name} is {value!r}, not of the kind of {default!r}.", "Correct it, or restore the file.")
     names = {field.name for field in dataclasses.fields(config)}
     if {"sigma_min", "sigma_max", "rho"} <= names and not (
         config.sigma_min < config.sigma_max and 1 <= config.steps <= 10_000
     ):
-        raise DyDiffError(f"{where} are no noise levels.", "Restore the file.")
+        raise DyDiffError(f"{where} are no noise levels.", "Correct it, or restore the file.")
     if {"width", "heads"} <= names and config.width % config.heads:
-        raise DyDiffError(f"{where}.width is not a multiple of its heads.", "Restore the file.")
+        raise DyDiffError(f"{where}.width is not a multiple of its heads.", "Correct it, or restore the file.")
+    if {"members", "elites"} <= names and config.elites > config.members:
+        raise DyDiffError(f"{where} has more elites than members.", "Correct it, or restore the file.")
     if "update" in names and config.update not in ("replace", "average"):
         raise DyDiffError(f"{where}.update is {config.update!r}.", "Use replace or average.")
 

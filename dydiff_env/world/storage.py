@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.publish import publish
 
 SCHEMA = 2
 """Raised whenever older folders can no longer be read."""
@@ -38,9 +39,7 @@ def write(path: Path, document: dict[str, Any], tensors: dict[str, Tensor], over
     partial.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "world.safetensors")
     (partial / "world.json").write_text(json.dumps({"schema": SCHEMA, **document}, indent=1))
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
+    publish(partial, path)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

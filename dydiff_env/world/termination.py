@@ -35,7 +35,7 @@ class TerminationModel(nn.Module):
     states that the denoiser moved, whatever action led there.
 
     Trained on batches of half terminal, half ordinary states (terminals are a fraction of a per cent of the data); the threshold
-    that undoes this balance is then the one with the best F1 on held-out states. ``threshold`` is +inf where the data
+    that undoes this balance is then the one with the best F1 at the true share of terminals. ``threshold`` is +inf where the data
     has no terminal state: such a world never terminates.
 
     ``rule`` is an exact rule (normalised next states (…, O) to bool (…)) that takes the network's place, see
@@ -70,13 +70,19 @@ class TerminationModel(nn.Module):
         return F.binary_cross_entropy_with_logits(self(next_states), terminal) + lasso
 
     @torch.no_grad()
-    def calibrate(self, next_states: Tensor, terminal: Tensor) -> dict[str, float]:
-        """Set the threshold by the best F1 on labelled states (B, O), (B,); returns precision, recall and F1 there."""
+    def calibrate(self, next_states: Tensor, terminal: Tensor, weight: float = 1.0) -> dict[str, float]:
+        """Set the threshold by the best F1, and return precision, recall and F1 there.
+
+        Args:
+            next_states: (B, O), normalised.
+            terminal: (B,) 0 or 1.
+            weight: how many ordinary states each of those given stands for.
+        """
         scores = torch.cat([self(rows) for rows in next_states.split(8192)])
         order = scores.argsort(descending=True)
-        hits = terminal.bool()[order].cumsum(0).double()
-        called = torch.arange(1, len(order) + 1, dtype=torch.float64)
-        precision, recall = hits / called, hits / hits[-1].clamp(min=1)
+        true = terminal.bool()[order]
+        hits, misses = true.cumsum(0).double(), (~true).cumsum(0) * weight
+        precision, recall = hits / (hits + misses), hits / hits[-1].clamp(min=1)
         f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
         best = int(f1.argmax())
         upper, lower = scores[order[best]], scores[order[min(best + 1, len(order) - 1)]]

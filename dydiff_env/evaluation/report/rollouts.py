@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
@@ -18,27 +16,6 @@ from dydiff_env.evaluation.report.page import Chart
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
-
-
-class BestClone:
-    """The world's clone of the episodes with the highest returns, as a policy.
-
-    Args:
-        world: fitted with behaviour clones.
-    """
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Its mean actions (B, A) for observations (B, O)."""
-        behavior = self.world.models.behavior
-        assert behavior is not None
-        states = self.world.normalizer.normalize(observations.to(self.world.device))
-        with torch.no_grad():
-            actions: Tensor = behavior(behavior.config.clones - 1, states)
-        low, high = (np.ravel(bound) for bound in (self.world.spec.action_space.low, self.world.spec.action_space.high))  # type: ignore[attr-defined]
-        return actions.clamp(torch.as_tensor(low).to(actions), torch.as_tensor(high).to(actions))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.minari_io import load_dataset, read_metadata
 from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.clone import BestClone
 from dydiff_env.evaluation.report import charts
 from dydiff_env.evaluation.report.curves import groups, learning_curves, loop_charts
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, number
-from dydiff_env.evaluation.report.rollouts import BestClone, refinement_chart
+from dydiff_env.evaluation.report.rollouts import refinement_chart
 from dydiff_env.evaluation.report.sources import Sources, labels, read_json
 from dydiff_env.policies import load_policy
 from dydiff_env.policies.agent import read_checkpoint
