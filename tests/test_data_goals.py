@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
-from dydiff_env.data.goals import goal_columns, one_goal_each
+from dydiff_env.data.flattening import columns_of
+from dydiff_env.data.goals import one_goal_each
 
 
 def box(size: int) -> gym.spaces.Box:
@@ -33,7 +34,7 @@ def test_each_goal_gets_an_episode_and_nothing_else_changes(jumps: list[list[boo
         episodes.append(Episode(rows, rows[1:, :1], rows[1:, 0], ended))
     before = Dataset.from_episodes(SPEC, episodes)
     after = one_goal_each(before)
-    assert goal_columns(SPEC.observation_space) == slice(2, 4)
+    assert columns_of(SPEC.observation_space, "desired_goal") == slice(2, 4)
     old, new = before.flat(), after.flat()
     replaced = np.concatenate(jumps)
     assert np.array_equal(new.observations, old.observations) and np.array_equal(new.rewards, old.rewards)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.windows import gather, window_starts
+from dydiff_env.world.batches import Batches
 
 SPEC = DatasetSpec(gym.spaces.Box(-1e9, 1e9, (2,), np.float32), gym.spaces.Box(-1e9, 1e9, (1,), np.float32))
 
@@ -29,8 +30,7 @@ def counted(lengths: list[int]) -> Dataset:
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 8))
 def test_windows_stay_in_their_episode(lengths, horizon):
     data = counted(lengths)
-    starts = window_starts(data, horizon, through_termination=True)
-    assert len(starts) == data.transitions
+    starts = np.arange(data.transitions)
     observations, actions, mask = gather(data, starts, horizon)
     assert observations.shape == (len(starts), horizon + 1, 2) and actions.shape == (len(starts), horizon, 1)
     for row, start in enumerate(starts):
@@ -48,12 +48,13 @@ def test_windows_stay_in_their_episode(lengths, horizon):
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(1, 8))
 def test_the_papers_windows_are_slices_or_whole_padded_episodes(lengths, horizon):
     data = counted(lengths)
-    starts = window_starts(data, horizon, through_termination=False)
+    starts = window_starts(data, horizon)
     expected = [int(data.offsets[i]) + t for i, n in enumerate(lengths) for t in range(max(n - horizon, 0) + 1)]
     assert starts.tolist() == expected
-    observations, _, mask = gather(data, starts, horizon, pad="zero")
-    assert (observations[:, 1:][~mask] == 0).all() and (observations[:, 1:][mask] != 0).all()
-    full = mask.all(1)
+    states, _, real, _ = Batches(data, Normalizer(torch.zeros(2), torch.ones(2))).windows(starts, horizon, zeros=True)
+    mask = real.bool()
+    assert (states[:, 1:][~mask] == 0).all() and (states[:, 1:][mask] != 0).all()
+    full = mask.all(1).numpy()
     assert all(data.lengths[data.episode_of(start)] < horizon for start in starts[~full])
 
 

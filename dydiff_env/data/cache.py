@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dydiff_env.data.dataset import Dataset, DatasetSpec
+from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec
 from dydiff_env.errors import DyDiffError
 
 LAYOUT = 1  # part of the key: a change of the files' layout makes old entries unfindable
-ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
 
 
 def cache_root() -> Path:

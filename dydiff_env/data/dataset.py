@@ -114,6 +114,10 @@ class DatasetSpec:
                               "The file is damaged; make or copy it again.") from error
 
 
+ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
+"""The arrays of a Dataset, in the order it takes them."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """N logged episodes of T transitions in all, episodes one after another; the arrays may be memory-mapped.

@@ -54,6 +54,16 @@ def same_but_for_precision(one: gym.Space, other: gym.Space) -> bool:
     return one == other
 
 
+def columns_of(space: gym.Space, key: str) -> slice | None:
+    """Where the part ``key`` of a Dict stands in the flattened observation; None where there is no such part."""
+    begin = 0
+    for name, part in space.spaces.items() if isinstance(space, gym.spaces.Dict) else ():
+        if name == key:
+            return slice(begin, begin + flatdim(part))
+        begin += flatdim(part)
+    return None
+
+
 def canonical(space: gym.Space) -> gym.Space:
     """The space with the keys of every Dict in alphabetical order, which is how Minari reads a Dict back.
 

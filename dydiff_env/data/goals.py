@@ -8,20 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import gymnasium as gym
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset
-
-
-def goal_columns(space: gym.Space) -> slice | None:
-    """Where ``desired_goal`` stands in the flattened observation of Gymnasium-Robotics' goal environments; None elsewhere."""
-    if not isinstance(space, gym.spaces.Dict) or "desired_goal" not in space.spaces:
-        return None
-    keys = list(space.spaces)
-    sizes = [gym.spaces.flatdim(part) for part in space.spaces.values()]
-    begin = sum(sizes[: keys.index("desired_goal")])
-    return slice(begin, begin + sizes[keys.index("desired_goal")])
+from dydiff_env.data.flattening import columns_of
 
 
 def one_goal_each(dataset: Dataset) -> Dataset:
@@ -29,7 +19,7 @@ def one_goal_each(dataset: Dataset) -> Dataset:
 
     A stretch ends with the transition that replaced its goal, as terminal; the state it led to is told with the old goal.
     """
-    columns = goal_columns(dataset.spec.observation_space)
+    columns = columns_of(dataset.spec.observation_space, "desired_goal")
     if columns is None:
         return dataset
     goals = np.asarray(dataset.observations[:, columns])

@@ -17,13 +17,11 @@ import numpy as np
 from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.serialization import serialize_space
 
-from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.publish import publish
-
-ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
 
 
 class MinariWriter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,17 +57,4 @@ class Trajectories:
             self.terminations[indices],
             self.lengths[indices],
             extra,
-        )
-
-    @staticmethod
-    def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
-        """All rows of ``parts``, which share one horizon."""
-        extras = [part.uncertainties for part in parts if part.uncertainties is not None]
-        return Trajectories(
-            np.concatenate([part.observations for part in parts]),
-            np.concatenate([part.actions for part in parts]),
-            np.concatenate([part.rewards for part in parts]),
-            np.concatenate([part.terminations for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate(extras) if len(extras) == len(parts) else None,
         )

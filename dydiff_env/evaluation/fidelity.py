@@ -95,7 +95,7 @@ def closed_loop(
 
 def legal(simulator: Simulator, rollouts: Trajectories) -> float:
     """The share of rollouts that stay out of the maze's walls (Fig. 9)."""
-    columns = position_columns(simulator.spec.observation_space)  # type: ignore[arg-type]
+    columns = position_columns(simulator.spec.observation_space)
     inside = np.arange(rollouts.observations.shape[1]) <= rollouts.lengths[:, None]
     return float(free_of_walls(rollouts.observations[..., columns], inside, simulator.base.maze).mean())
 

@@ -7,15 +7,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dydiff_env.data.flattening import columns_of
 
-def position_columns(space: gym.spaces.Dict) -> slice:
+
+def position_columns(space: gym.Space) -> slice:
     """Where (x, y) stands in PointMaze's flattened observation."""
-    begin = 0
-    for key, part in space.spaces.items():
-        if key == "achieved_goal":
-            break
-        begin += gym.spaces.flatdim(part)
-    return slice(begin, begin + 2)
+    columns = columns_of(space, "achieved_goal")
+    assert columns is not None
+    return columns
 
 
 def free_of_walls(positions: np.ndarray, mask: np.ndarray, maze: Any) -> np.ndarray:

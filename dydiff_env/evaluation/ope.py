@@ -11,7 +11,7 @@ import numpy as np
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.picture import picture
-from dydiff_env.evaluation.scores import Episodes, bootstrap_interval, environment_of, evaluate_returns
+from dydiff_env.evaluation.scores import Episodes, bootstrap_interval, environment_of
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
 
@@ -93,18 +93,6 @@ def rank(
     """
     found = {name: dream_returns(world, policy, episodes, **options) for name, policy in policies.items()}  # type: ignore[arg-type]
     return dict(sorted(found.items(), key=lambda item: -item[1].returns.mean()))
-
-
-def real_returns(
-    spec: DatasetSpec,
-    policies: Mapping[str, Policy],
-    episodes: int = 20,
-    env: str | None = None,
-    seed: int = 0,
-) -> dict[str, Episodes]:
-    """The same policies' returns in the real environment, the data's own unless another is named."""
-    source = environment_of(spec) if env is None else env
-    return {name: evaluate_returns(policy, source, episodes, seed=seed) for name, policy in policies.items()}
 
 
 def agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes]) -> Agreement:

@@ -86,19 +86,24 @@ class Batches:
         )
 
     def windows(
-        self, starts: np.ndarray | Tensor, horizon: int, pad: str = "last"
+        self, starts: np.ndarray | Tensor, horizon: int, zeros: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows of ``horizon`` steps.
+
+        Args:
+            starts: (B,) transitions.
+            horizon: L.
+            zeros: pad the states with zeros after the end, as Eq. 2 does, here in standardised units; else with the last one.
 
         Returns:
             states (B, L+1, O) normalised, actions (B, L, A), real (B, L), 1 where a step was taken, and alive (B, L), 0 where
             the step led to a terminal state or lies behind one; there the state is known to stand still.
         """
         starts = np.asarray(starts)
-        window = gather(self.dataset, starts, horizon, pad="zero" if pad == "zero" else "last")
+        window = gather(self.dataset, starts, horizon)
         states = self.normalizer.normalize(torch.from_numpy(window.observations).to(self.device))
         real = torch.from_numpy(window.mask).float().to(self.device)
-        if pad == "zero":  # Eq. 2 pads with zeros; here in standardised units, where 0 is the mean state
+        if zeros:
             states[:, 1:] *= real[..., None]
         episode = self.dataset.episode_of(starts)
         last = np.where(

@@ -122,12 +122,12 @@ def fit_free_denoiser(fitting: Fitting) -> dict[str, Any]:
     training, model = fitting.share(fitting.preset.denoiser_training), fitting.models.denoiser
     length = fitting.preset.horizon
     starts = np.intersect1d(
-        window_starts(fitting.data, length, through_termination=False), fitting.split.train
+        window_starts(fitting.data, length), fitting.split.train
     )
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = starts[torch.randint(len(starts), (training.batch,), generator=generator).numpy()]
-        states, actions, _, _ = fitting.batches.windows(rows, length, pad="zero")
+        states, actions, _, _ = fitting.batches.windows(rows, length, zeros=True)
         ones = torch.ones(len(rows), length, device=fitting.device)
         return model.loss(states[:, 1:], Condition(states[:, 0], actions, ones), ones[..., None], generator)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +28,6 @@ from dydiff_env.world.rollout import Rollout, follow
 from dydiff_env.world.sampler import sample
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
-
-
-class Transition(NamedTuple):
-    """What the single-step models say of B steps, in environment units."""
-
-    next_observations: Tensor  # (B, O)
-    rewards: Tensor  # (B,)
-    terminated: Tensor  # (B,) bool
-    uncertainties: Tensor  # (B,)
 
 
 def _apply(rule: Callable[[Tensor], Tensor], normalizer: Normalizer, states: Tensor) -> Tensor:
@@ -141,24 +132,6 @@ class World:
             )
         rng = np.random.default_rng(seed)
         return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
-
-    @torch.no_grad()
-    def transition(self, observations: Tensor, actions: Tensor) -> Transition:
-        """One step of the single-step models.
-
-        Args:
-            observations: (B, O), environment units.
-            actions: (B, A).
-        """
-        states = self.normalizer.normalize(observations.to(self.device, torch.float32))
-        actions = actions.to(self.device, torch.float32)
-        following, disagreement = self.models.dynamics.predict(states, actions)
-        return Transition(
-            self.normalizer.denormalize(following),
-            self.models.reward(states, actions, following),
-            self.models.termination.terminal(following),
-            disagreement.square().mean(-1).sqrt(),
-        )
 
     def single_step(self, starts: ArrayOrTensor, actions: ArrayOrTensor) -> ArrayOrTensor:
         """States under given actions by the single-step model: (B, O), (B, L, A) to (B, L+1, O), environment units."""

@@ -43,7 +43,7 @@ def plane_of(world: World, simulator: Simulator | None) -> Plane:
     """The maze from above where there is one, else the plane in which the data vary most (standardised)."""
     size = world.spec.observation_size
     if simulator is not None and simulator.maze:
-        columns = position_columns(world.spec.observation_space)  # type: ignore[arg-type]
+        columns = position_columns(world.spec.observation_space)
         return Plane(np.zeros(size), np.eye(size)[:, columns], ("x", "y"), simulator.env.unwrapped.maze)  # type: ignore[attr-defined]
     std = world.normalizer.std.cpu().numpy()
     mean = world.start_bank.mean(0)
