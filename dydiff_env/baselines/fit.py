@@ -17,7 +17,7 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.batches import Batches
-from dydiff_env.world.fit import tensorboard_log
+from dydiff_env.world.fit import claim, tensorboard_log
 from dydiff_env.world.parallel import processes
 from dydiff_env.world.training import train
 from dydiff_env.world.world import World
@@ -139,19 +139,8 @@ def fit_baseline(
             usage=True,
         )
     config = preset_config(name, preset)
-    claim = json.dumps({"dataset": data.spec.fingerprint, "config": config, "seed": seed}, sort_keys=True)
-    partial = folder.with_name(f"{folder.name}.{name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    noted, peers = partial / "claim.json", processes(device)
-    if peers.main and not noted.exists():
-        noted.write_text(claim)
-    peers.wait()
-    if noted.read_text() != claim:
-        raise DyDiffError(
-            f"{partial} holds an unfinished fit of another dataset, preset or seed.",
-            f"Finish that one with its own arguments, or delete {partial}.",
-            usage=True,
-        )
+    partial, peers = folder.with_name(f"{folder.name}.{name}.partial"), processes(device)
+    claim(partial, peers, dataset=data.spec.fingerprint, config=config, seed=seed)
     torch.manual_seed(seed)  # initial weights
     model = build(name, data.spec, config, home.horizon).to(device)
     as_they_are = Normalizer(torch.zeros(data.spec.observation_size), torch.ones(data.spec.observation_size))

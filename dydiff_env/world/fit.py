@@ -23,7 +23,7 @@ from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denois
 from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
-from dydiff_env.world.parallel import processes
+from dydiff_env.world.parallel import Processes, processes
 from dydiff_env.world.presets import Preset, get_preset
 from dydiff_env.world.world import World
 
@@ -73,25 +73,32 @@ def fit(
     if target.exists() and not overwrite:
         raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
     folder = target.with_name(target.name + ".partial")
-    claim = json.dumps(
-        {"dataset": data.spec.fingerprint, "preset": settings.to_dict(), "seed": seed}, sort_keys=True
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if peers.main and not (folder / "claim.json").exists():
-        (folder / "claim.json").write_text(claim)
-    peers.wait()
-    if (folder / "claim.json").read_text() != claim:
-        raise DyDiffError(
-            f"{folder} holds an unfinished fit of another dataset, preset or seed.",
-            f"Finish that one with its own arguments, or delete {folder}.",
-            usage=True,
-        )
+    claim(folder, peers, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
     world = fit_world(Fitting(data, settings, seed, folder, *how))
     if peers.main:
         world.save(target, overwrite=overwrite)
         shutil.rmtree(folder)
     peers.wait()
     return world
+
+
+def claim(folder: Path, peers: Processes, **recipe: Any) -> None:
+    """Make the folder of an unfinished fit, or go on in it.
+
+    Raises:
+        DyDiffError: where it holds a fit of another recipe.
+    """
+    noted, text = folder / "claim.json", json.dumps(recipe, sort_keys=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if peers.main and not noted.exists():
+        noted.write_text(text)
+    peers.wait()
+    if noted.read_text() != text:
+        raise DyDiffError(
+            f"{folder} holds an unfinished fit of another dataset, preset or seed.",
+            f"Finish that one with its own arguments, or delete {folder}.",
+            usage=True,
+        )
 
 
 def fit_world(fitting: Fitting) -> World:
