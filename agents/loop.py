@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.estimate import dream_seconds
-from dydiff_env.synthesis.filters import kept_count
+from dydiff_env.synthesis.filters import kept_count, share_kept
 from dydiff_env.synthesis.methods import Dreamer
 from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
@@ -40,7 +41,7 @@ class LoopConfig:
         horizon: their steps, L.
         iterations: refinements M; the world's own when None, 0 is the plain single-step rollout.
         filter: softmax, hardmax or none.
-        keep: share η that is kept.
+        keep: share η that is kept; .8 when None, or all without a filter.
         temperature: of the softmax filter.
         capacity: transitions the synthetic buffer holds; the oldest rounds leave first.
         real_ratio: share of logged rows in a batch.
@@ -53,7 +54,7 @@ class LoopConfig:
     horizon: int = 100
     iterations: int | None = None
     filter: str = "softmax"
-    keep: float = 0.8
+    keep: float | None = None
     temperature: float = 0.05
     capacity: int = 1_000_000
     real_ratio: float = 0.6
@@ -65,12 +66,13 @@ class LoopConfig:
         Raises:
             DyDiffError: for a value out of range.
         """
+        keep = share_kept(self.filter, self.keep)
         options = RoundOptions(
-            trajectories=self.rounds * kept_count(self.keep, self.batch),
+            trajectories=self.rounds * kept_count(keep, self.batch),
             horizon=self.horizon,
             iterations=world.iterations if self.iterations is None else self.iterations,
             filter=self.filter,
-            keep=self.keep,
+            keep=keep,
             temperature=self.temperature,
             batch=self.batch,
             seed=seed,
@@ -138,6 +140,7 @@ def loop(
     """Algorithm 1, a folder ``out`` with the checkpoint, the rollouts and a table of rounds.
 
     Each round: train on the mix, dream with the agent from states of the data, filter, add to the buffer.
+    A new agent begins a new loop; what an older one left in ``out`` goes.
     A loop that was killed goes on after its last whole round: load ``out/agent.pt`` and call again. It ends with
     the result of the uninterrupted loop, since every draw depends on the seed and the round's number.
 
@@ -166,12 +169,30 @@ def loop(
             usage=True,
         )
     options = config.round_options(world, agent.seed)
-    if env is not None:
-        make_env(env).close()  # a wrong name is told now, not after a round
-    dreams = {"world": world_fingerprint(world), "iterations": options.iterations}
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
+    Replay(dataset, real_ratio=config.real_ratio)
+    if env is not None:
+        make_env(env).close()
+    # What is wrong has been told by now; only then does an older loop make room.
+    if not done:
+        for name in ("agent.pt", "loop.json"):
+            (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / "rollouts", ignore_errors=True)
+    dreams = {"world": world_fingerprint(world), "iterations": options.iterations}
     buffer.restore(done)
     rows = _read_rows(out / "loop.json", config, dreams)[:done] if done else []
+
+    def note() -> None:
+        document = {"config": asdict(config), "dreams": dreams, "algorithm": agent.algorithm, "rounds": rows}
+        _write(out / "loop.json", document)
+
+    def evaluate() -> None:
+        if env is not None and "return_mean" not in rows[-1]:
+            rows[-1] |= evaluation(agent, env, config.eval_episodes)
+            note()
+
+    if rows:
+        evaluate()  # the loop was stopped while it did
     if progress:
         rounds = config.rounds - done
         dreaming = dream_seconds(world, policy, options, [config.batch] * rounds)
@@ -189,25 +210,26 @@ def loop(
             kept, statistics = run_round(Dreamer(world, policy), options, index - 1)
             if len(kept):
                 buffer.add(index, kept)
-            row: dict[str, Any] = {
-                "round": index,
-                "updates": agent.updates,
-                "train_seconds": trained - begun,
-                "dream_seconds": time.perf_counter() - trained,
-                "synthetic_rows": len(replay) - replay.real_rows,
-                **{name: statistics[name] for name in ("kept", "transitions", "terminated", "uncertainty")},
-                "dream_return": (statistics["returns_all"] or {}).get("mean"),
-            }
-            rows.append(row)
-            try:
-                if env is not None:
-                    row |= evaluation(agent, env, config.eval_episodes)
-            finally:  # the round outlives an environment that fails
-                # The table first: a kill between the two repeats the round and writes the same row again.
-                document = {"config": asdict(config), "dreams": dreams, "algorithm": agent.algorithm, "rounds": rows}
-                _write(out / "loop.json", document)
-                agent.save(out / "agent.pt")
-            advance(1, f"return {row['return_mean']:.0f}" if env is not None else None)
+            rows.append(
+                {
+                    "round": index,
+                    "updates": agent.updates,
+                    "train_seconds": trained - begun,
+                    "dream_seconds": time.perf_counter() - trained,
+                    "synthetic_rows": len(replay) - replay.real_rows,
+                    **{
+                        name: statistics[name]
+                        for name in ("kept", "transitions", "terminated", "uncertainty")
+                    },
+                    "dream_return": (statistics["returns_all"] or {}).get("mean"),
+                }
+            )
+            note()  # the table first: a kill between the two repeats the round and writes the same row again
+            agent.save(
+                out / "agent.pt"
+            )  # before the evaluation: the round outlives an environment that fails
+            evaluate()
+            advance(1, f"return {rows[-1]['return_mean']:.0f}" if env is not None else None)
     seconds = sum(row["train_seconds"] for row in rows)
     return {
         "rounds": rows,
@@ -239,7 +261,7 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
                 "Resume with the numbers the loop began with.",
                 usage=True,
             )
-    if document["dreams"] != dreams:
+    if document.get("dreams", dreams) != dreams:
         raise DyDiffError(
             f"{path.parent} was begun with another world, or another M of its own.",
             "Resume with the --world it began with.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,27 +62,35 @@ class Log:
             with path.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["updates"]) <= updates]
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("w", newline="")
-        self.writer = csv.DictWriter(self.file, COLUMNS, extrasaction="ignore")
-        self.writer.writeheader()
-        self.writer.writerows(self.rows)
-        self.file.flush()
+        self.path = path
         self.events = _event_writer(tensorboard) if tensorboard else None
+        self._write()
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row and put it on disk."""
-        self.rows.append(row)
-        self.writer.writerow(row)
-        self.file.flush()
+        self.rows.append({})
+        self.amend(row)
+
+    def amend(self, values: dict[str, Any]) -> None:
+        """Add to the last row what has been found out since."""
+        self.rows[-1] |= values
+        self._write()
         if self.events is not None:
-            for name, value in row.items():
-                self.events.add_scalar(name, value, row["updates"])
+            for name, value in values.items():
+                self.events.add_scalar(name, value, self.rows[-1]["updates"])
 
     def close(self) -> None:
-        """Close the files."""
-        self.file.close()
+        """Close TensorBoard's file."""
         if self.events:
             self.events.close()
+
+    def _write(self) -> None:
+        partial = self.path.with_name(self.path.name + ".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(partial, self.path)
 
 
 def train(
@@ -117,11 +126,18 @@ def train(
     schedule, out = schedule or Schedule(), Path(out)
     log_path = out.with_suffix(".csv")
     log = Log(log_path, agent.updates, Path(tensorboard) if tensorboard else None)
-    begun, first, away, evaluated = time.perf_counter(), agent.updates, 0.0, -1
+    begun, first, away = time.perf_counter(), agent.updates, 0.0
     every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env else [])
     losses: dict[str, Tensor] = {}
 
+    def evaluates(updates: int) -> bool:
+        return env is not None and updates > 0 and (updates % schedule.eval_every == 0 or updates == steps)
+
     try:
+        if env is not None and evaluates(agent.updates) and log.rows and not log.rows[-1].get("return_mean"):
+            log.amend(
+                evaluation(agent, env, schedule.eval_episodes)
+            )  # the run was stopped while it evaluated
         with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
             advance(agent.updates)
             while agent.updates < steps:
@@ -140,20 +156,16 @@ def train(
                     "seconds": round(time.perf_counter() - begun - away, 3),
                     **{name: float(value) for name, value in losses.items()},
                 }
-                paused = time.perf_counter()
-                try:
-                    if env and (stop % schedule.eval_every == 0 or stop == steps):
-                        row |= evaluation(agent, env, schedule.eval_episodes)
-                        evaluated = stop
-                except BaseException:
-                    agent.save(out)  # the updates outlive an environment that fails
-                    raise
-                finally:
-                    log.add(row)
-                if stop % schedule.checkpoint_every == 0 or stop == steps:
-                    agent.save(out)
+                paused, told = time.perf_counter(), None
+                log.add(row)
+                if evaluates(stop) or stop % schedule.checkpoint_every == 0 or stop == steps:
+                    agent.save(out)  # before the evaluation: the updates outlive an environment that fails
+                if env is not None and evaluates(stop):
+                    found = evaluation(agent, env, schedule.eval_episodes)
+                    log.amend(found)
+                    told = f"return {found['return_mean']:.0f}"
                 away += time.perf_counter() - paused
-                advance(0, f"return {row['return_mean']:.0f}" if evaluated == stop else None)
+                advance(0, told)
     finally:
         log.close()
     seconds = time.perf_counter() - begun - away

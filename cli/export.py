@@ -158,10 +158,10 @@ def find_world(policy: str | None, world: Path | None = None) -> Path:
     import dydiff_env.embedded as embedded
     from dydiff_env.envs.worlds import trained, world_set_up
 
-    found = world_set_up(policy)
+    agent = trained(policy)
+    found = world_set_up(policy, agent)
     if found is not None:
         return found
-    agent = None if policy is None else trained(policy)
     if agent is not None and embedded.suits(agent.spec):
         return embedded.WORLD
     places = [f"{agent.world} (named in the checkpoint)"] if agent is not None and agent.world else []

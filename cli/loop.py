@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from dydiff_env.agents.loop import LoopConfig
 from dydiff_env.agents.loop import loop as run_loop
 from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
 from dydiff_env.world.world import World
@@ -30,7 +28,9 @@ def loop(
     horizon: Annotated[int, typer.Option(help="Steps of a rollout.")] = 100,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     filter: Annotated[str, typer.Option(help="softmax, hardmax or none.")] = "softmax",
-    keep: Annotated[float, typer.Option(help="Share of the rollouts that is kept.")] = 0.8,
+    keep: Annotated[
+        float | None, typer.Option(help="Share of the rollouts that is kept: .8, or 1 with --filter none.")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Of the softmax filter.")] = 0.05,
     capacity: Annotated[int, typer.Option(min=1, help="Transitions in the synthetic buffer.")] = 1_000_000,
     real_ratio: Annotated[float, typer.Option(help="Share of logged rows in a batch.")] = 0.6,
@@ -65,14 +65,9 @@ def loop(
             eval_episodes,
         )
         where = env or (environment_of(data.spec) if env_eval else None)
-        config.round_options(dreams, seed)  # what is wrong is told before an older run is replaced,
-        if where is not None:
-            make_env(where).close()  # and so is an environment that cannot be made
         if resume and checkpoint.exists():
             agent = resume_agent(checkpoint, algorithm, data.spec, seed, target)
+            agent.world = str(world.resolve())  # it may have been moved
         else:
-            for name in ("agent.pt", "loop.json"):
-                (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "rollouts", ignore_errors=True)
             agent = cls(data.spec, seed=seed, device=target, world=str(world.resolve()))
         emit(run_loop(agent, dreams, data, out, config, env=where, progress=not json), json)

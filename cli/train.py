@@ -65,7 +65,7 @@ def train(
         )
         several = None if seeds is None else _whole_numbers(seeds)
         checkpoints = [run.under(one).out for one in several] if several else [out]
-        written = [path.with_suffix(end) for path in checkpoints for end in (path.suffix, ".csv")]
+        written = [path for checkpoint in checkpoints for path in (checkpoint, checkpoint.with_suffix(".csv"))]
         for path in [*written, out.with_suffix(".json")] if several else written:
             if path.exists() and not (overwrite or resume):
                 raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def publish(partial: Path, path: Path) -> None:
     """Give the folder ``partial`` the name ``path``; what had it before is moved away first and then removed."""
-    old = path.with_name(path.name + ".old")
+    old = path.with_name(f".{path.name}.replaced")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)

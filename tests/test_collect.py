@@ -28,7 +28,7 @@ from dydiff_env.data.d4rl import _scores, import_d4rl
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.recorder import record
 from dydiff_env.data.simulator import make_env, warnings_once
-from dydiff_env.data.waypoint import next_cells
+from dydiff_env.data.waypoint import WaypointConfig, WaypointController, next_cells
 from dydiff_env.errors import DyDiffError
 
 FEW = CollectConfig(steps=600, num_envs=4, score_episodes=4)
@@ -312,3 +312,17 @@ def test_odd_numbers_of_steps_are_recorded_too(tmp_path):
 ])
 def test_reference_scores_are_those_of_the_files_own_task(name, expected):
     assert _scores(Path(name)) == expected
+
+
+def test_walkers_are_clumsy_by_degrees_and_their_noise_lasts():
+    with make_env("PointMaze_UMaze-v3") as env:
+        space, maze = env.observation_space, env.unwrapped.maze
+    at_goal = np.zeros((5, 8), np.float32)  # at the goal and still: what they do is noise alone
+    at_goal[:, :2] = at_goal[:, 2:4] = at_goal[:, 4:6] = maze.cell_rowcol_to_xy(np.array([1, 1]))
+    walk = WaypointController(maze, space, WaypointConfig(noise=0.1, memory=0.9), seed=0)
+    actions = np.stack([walk(at_goal) for _ in range(8000)])  # (T, B, 2)
+    np.testing.assert_allclose(actions.std((0, 2)), [0, 0.05, 0.1, 0.15, 0.2], atol=0.02)
+    lag = (actions[1:, 4] * actions[:-1, 4]).mean() / (actions[:, 4] ** 2).mean()
+    assert abs(lag - 0.9) < 0.03
+    first = np.stack([WaypointController(maze, space, walk._config, seed)(at_goal)[4] for seed in range(400)])
+    assert abs(first.std() - 0.2) < 0.02  # from the first step on

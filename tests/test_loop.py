@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_train_cli import assert_same_agents, kill_when, run
 
+from dydiff_env import embedded
 from dydiff_env.agents import TD3BC, TD3BCConfig, load_agent
 from dydiff_env.agents.loop import LoopConfig, SyntheticBuffer, loop
 from dydiff_env.data.trajectories import Trajectories
@@ -162,8 +163,32 @@ def test_a_loop_does_not_go_on_in_another_world(hopper_dataset, tiny_world, tiny
         loop(load_agent(tmp_path / "agent.pt"), other, hopper_dataset, tmp_path, CONFIG)
 
 
-def test_wrong_options_leave_an_older_loop_alone(hopper_folder, tiny_world_path, tmp_path):
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--filter", "sofmax"], "softmax"),
+        (["--real-ratio", "2"], "real ratio"),
+        (["--env", "Hoper-v5"], "Hoper"),
+        (["--world", str(embedded.WORLD)], "size"),
+    ],
+)
+def test_wrong_options_leave_an_older_loop_alone(options, words, hopper_folder, tiny_world_path, tmp_path):
     (tmp_path / "agent.pt").write_text("older")
-    code, _, error = run("loop", "bc", "--dataset", hopper_folder, "--world", tiny_world_path, "--out", tmp_path,
-                         "--overwrite", "--filter", "sofmax")  # fmt: skip
-    assert code == 2 and "softmax" in error and (tmp_path / "agent.pt").read_text() == "older"
+    world = [] if "--world" in options else ["--world", tiny_world_path]
+    code, _, error = run("loop", "bc", "--dataset", hopper_folder, "--out", tmp_path, "--overwrite", *world, *options)
+    assert code and words in error and (tmp_path / "agent.pt").read_text() == "older"
+
+
+def test_a_failed_evaluation_of_a_round_is_made_up_for(hopper_dataset, tiny_world, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise DyDiffError("the simulator is gone")
+
+    one = LoopConfig(**{**vars(CONFIG), "rounds": 1, "eval_episodes": 1})
+    whole = loop(new_agent(hopper_dataset), tiny_world, hopper_dataset, tmp_path / "whole", one, env="Hopper-v5")
+    with monkeypatch.context() as broken, pytest.raises(DyDiffError, match="gone"):
+        broken.setattr("dydiff_env.agents.trainer.evaluate_returns", fails)
+        loop(new_agent(hopper_dataset), tiny_world, hopper_dataset, tmp_path / "broken", one, env="Hopper-v5")
+    agent = load_agent(tmp_path / "broken" / "agent.pt")
+    assert agent.updates == one.updates
+    resumed = loop(agent, tiny_world, hopper_dataset, tmp_path / "broken", one, env="Hopper-v5")
+    assert resumed["rounds"][0]["return_mean"] == whole["rounds"][0]["return_mean"]

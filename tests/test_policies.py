@@ -300,8 +300,20 @@ def test_no_bytes_crash_the_loader(
         load_policy(path, SPEC)
 
 
-def test_weights_are_part_of_an_objects_fingerprint(network: nn.Module) -> None:
+class Cast(nn.Module):
+    """To another kind of number."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.to(self.kind)
+
+
+def test_weights_are_part_of_an_objects_fingerprint() -> None:
     spec = DatasetSpec(gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Box(-1, 1, (2,), np.float32))
-    one, other = nn.Linear(4, 2), nn.Linear(4, 2)
-    prints = [as_policy(module, spec).fingerprint for module in (one, other, copy.deepcopy(one))]
-    assert prints[0] == prints[2] != prints[1]
+    for kind in (torch.float32, torch.bfloat16):
+        one, other = (nn.Sequential(Cast(kind), nn.Linear(4, 2, dtype=kind), Cast(torch.float32)) for _ in range(2))
+        prints = [as_policy(module, spec).fingerprint for module in (one, other, copy.deepcopy(one))]
+        assert prints[0] == prints[2] != prints[1]

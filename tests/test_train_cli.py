@@ -268,16 +268,22 @@ def test_an_environment_that_cannot_be_made_costs_nothing(hopper_folder, tmp_pat
     assert code == 1 and "Hoper-v5" in error and out.read_bytes() == before
 
 
-def test_an_evaluation_that_fails_costs_no_updates(hopper_dataset, tmp_path, monkeypatch):
+def test_an_evaluation_that_fails_costs_no_updates_and_is_made_up_for(hopper_dataset, tmp_path, monkeypatch):
     def fails(*arguments: object, **options: object) -> None:
         raise DyDiffError("the simulator is gone")
 
-    monkeypatch.setattr("dydiff_env.agents.trainer.evaluate_returns", fails)
-    agent = BC(hopper_dataset.spec)
-    with pytest.raises(DyDiffError, match="gone"):
-        train(agent, Replay(hopper_dataset), 9, tmp_path / "a.pt", schedule=Schedule(eval_every=4), env="Hopper-v5")
-    assert load_agent(tmp_path / "a.pt").updates == 4
-    assert [row["updates"] for row in csv.DictReader((tmp_path / "a.csv").open())] == ["4"]
+    how = {"schedule": Schedule(log_every=2, eval_every=4, eval_episodes=1), "env": "Hopper-v5"}
+    whole = train(BC(hopper_dataset.spec), Replay(hopper_dataset), 8, tmp_path / "whole.pt", **how)
+    out = tmp_path / "broken.pt"
+    with monkeypatch.context() as broken, pytest.raises(DyDiffError, match="gone"):
+        broken.setattr("dydiff_env.agents.trainer.evaluate_returns", fails)
+        train(BC(hopper_dataset.spec), Replay(hopper_dataset), 8, out, **how)
+    assert load_agent(out).updates == 4
+    resumed = train(load_agent(out), Replay(hopper_dataset), 8, out, **how)
+    assert resumed["returns"] == whole["returns"] and [updates for updates, _ in whole["returns"]] == [4, 8]
+    with out.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["updates"] for row in rows] == ["2", "4", "6", "8"] and all(row["actor_loss"] for row in rows)
 
 
 def test_the_seed_decides_what_a_policy_draws(hopper_dataset):

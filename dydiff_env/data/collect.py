@@ -101,7 +101,8 @@ def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
     with _Recording(destination, spec, config.steps) as recording:
         _fill(recording, env_json, with_noise, config.steps, config, f"Recording {env_id}", progress)
         recording.scores = _score(env_json, _uniform(spec, config.seed), config), _score(env_json, without, config)
-        return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise", config)
+        return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise {noise:g}", config,
+                                 {"noise": noise, "keep_goal": config.keep_goal})
 
 
 def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
@@ -165,7 +166,8 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
         act = _noisy(act, spec.action_space, config.noise, config.seed)
     with _Recording(destination, spec, config.steps) as recording:
         _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)
-        return recording.publish(name, f"{env_id}, {name}", config)
+        facts = {"noise": config.noise or 0.0, "keep_goal": config.keep_goal}
+        return recording.publish(name, f"{env_id}, {name}", config, facts)
 
 
 def is_maze(env_id: str) -> bool:
@@ -263,7 +265,7 @@ class _Recording:
         path = writer.publish(
             algorithm_name=algorithm, description=description,
             provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
-                        "score_episodes": config.score_episodes} | (facts or {}))
+                        "score_episodes": config.score_episodes, "num_envs": config.num_envs} | (facts or {}))
         policies: list[str] = []
         if self.policies.exists():
             shutil.rmtree(self._policies, ignore_errors=True)

@@ -91,11 +91,10 @@ class WaypointController:
 
     def _noise(self, mazes: int) -> np.ndarray:
         """(B, 2) the next push of each maze's agent."""
-        fresh = self._rng.standard_normal((mazes, 2))
         if len(self._push) != mazes:
-            self._push = fresh
+            self._push = self._rng.standard_normal((mazes, 2))
         memory = self._config.memory
-        self._push = memory * self._push + np.sqrt(1 - memory**2) * fresh
+        self._push = memory * self._push + np.sqrt(1 - memory**2) * self._rng.standard_normal((mazes, 2))
         clumsiness = np.linspace(0.0, 2.0, mazes) if mazes > 1 else np.ones(1)
         return self._config.noise * clumsiness[:, None] * self._push
 

@@ -35,7 +35,8 @@ class DyDiffDreamEnv(gym.Env):
     (this action left the plan), ``window_step`` (which step of its window this was).
 
     Args:
-        world: a World, its folder, or None for ``$DYDIFF_ENV_WORLD``, else ``./world``, else the embedded maze.
+        world: a World, its folder, or None for the one the policy's checkpoint names, else ``$DYDIFF_ENV_WORLD``,
+            else ``./world``, else the embedded maze.
         policy: anything ``as_policy`` takes, or None.
         horizon: steps until truncation; None for the world's window. Longer ones chain windows.
         iterations: refinements M; None for the world's own.

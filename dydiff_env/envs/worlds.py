@@ -34,19 +34,20 @@ def find_world(world: World | str | Path | None, device: str = "cpu", policy: ob
     """
     if isinstance(world, World):
         return world
-    named = str(policy) if isinstance(policy, str | Path) else None
-    return World.load(world or world_set_up(named) or embedded.WORLD, device=device)
+    if world is None:
+        named = str(policy) if isinstance(policy, str | Path) else None
+        world = world_set_up(named, trained(named)) or embedded.WORLD
+    return World.load(world, device=device)
 
 
-def world_set_up(policy: str | None) -> Path | None:
+def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
     """The embedded world for the policy called ``demo``; else the one a checkpoint names, ``$DYDIFF_ENV_WORLD`` or ``./world``.
 
     Raises:
-        DyDiffError: where the variable names no folder, or the checkpoint is missing or damaged.
+        DyDiffError: where the variable names no folder.
     """
-    if policy == embedded.NAME and not Path(embedded.NAME).is_file():
+    if _demo(policy):
         return embedded.WORLD
-    agent = None if policy is None else trained(policy)
     if agent is not None and agent.world and (Path(agent.world) / "world.json").is_file():
         return Path(agent.world)
     named = os.environ.get("DYDIFF_ENV_WORLD")
@@ -57,11 +58,19 @@ def world_set_up(policy: str | None) -> Path | None:
     return Path(named) if named else Path("world") if Path("world", "world.json").is_file() else None
 
 
-def trained(policy: str) -> Trained | None:
-    """The world and spec that an agent checkpoint of ours names, if this is one; a missing file is an error."""
-    if policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
+def trained(policy: str | None) -> Trained | None:
+    """The world and spec that an agent checkpoint of ours names, if this is one.
+
+    Raises:
+        DyDiffError: where the file is missing or damaged.
+    """
+    if policy is None or _demo(policy) or policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
         return None
     if file_kind(Path(policy)) != "agent":
         return None
     checkpoint = read_checkpoint(Path(policy))
     return Trained(checkpoint.get("world"), DatasetSpec.from_json(checkpoint["spec"]))
+
+
+def _demo(policy: str | None) -> bool:
+    return policy == embedded.NAME and not Path(embedded.NAME).is_file()

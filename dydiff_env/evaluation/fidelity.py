@@ -58,11 +58,7 @@ def closed_loop(
         DyDiffError: for a policy that draws its actions.
     """
     horizon = world.horizon if horizon is None else horizon
-    if draws_always(policy, torch.from_numpy(starts[:8]).to(world.device)):
-        raise DyDiffError(
-            "This policy draws its actions: the dream and the simulator would follow different ones.",
-            "Compare a policy whose actions depend on the observation alone.",
-        )
+    refuse_draws(policy, world)
     real = simulator.follow(policy, starts, horizon)
     result: dict[str, Any] = {
         "real": {"survival": float(1 - real.terminations.mean()), "return": float(real.returns.mean())}
@@ -91,6 +87,20 @@ def closed_loop(
     if simulator.maze:
         result["real"]["legal"] = legal(simulator, real)
     return result
+
+
+def refuse_draws(policy: Policy, world: World, name: str = "This policy") -> None:
+    """Make sure that a policy is a function of the observation.
+
+    Raises:
+        DyDiffError: where it draws its actions.
+    """
+    if draws_always(policy, torch.from_numpy(world.sample_starts(8)).to(world.device)):
+        raise DyDiffError(
+            f"{name} draws its actions: the dream and the simulator would follow different ones.",
+            "Compare a policy whose actions depend on the observation alone.",
+            usage=True,
+        )
 
 
 def legal(simulator: Simulator, rollouts: Trajectories) -> float:

@@ -86,7 +86,7 @@ def evaluate_returns(
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs)
-    draws = own_draws(torch.device("cuda" if torch.cuda.is_available() else "cpu"), seed)
+    draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         space = vector.single_observation_space
         observations, _ = vector.reset(seed=seed)

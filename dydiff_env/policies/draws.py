@@ -24,7 +24,8 @@ def seed_draws(device: torch.device, seed: int) -> None:
     """Seed the CPU's generator and the device's."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace each time
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def draws_always(policy: Policy, observations: Tensor) -> bool:

@@ -89,7 +89,8 @@ def fingerprint(target: Any) -> str:
         if isinstance(holder, nn.Module):
             for name, value in holder.state_dict().items():
                 if isinstance(value, Tensor):
-                    digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+                    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy knows no bfloat16
+                    digest.update(name.encode() + plain.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.estimate import dream_seconds
-from dydiff_env.synthesis.filters import kept_count
+from dydiff_env.synthesis.filters import kept_count, share_kept
 from dydiff_env.synthesis.lock import sole_writer
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.provenance import (
@@ -134,7 +134,7 @@ def export(
     opened = sources.open()
     world = opened.world
     filter = chosen.filter if filter is None else filter
-    keep = (1.0 if filter == "none" else 0.8) if keep is None else keep
+    keep = share_kept(filter, keep)
     refined = world.iterations if method == "dydiff" else 0
     options = RoundOptions(
         trajectories=kept_count(keep, batch) if trajectories is None else trajectories,

@@ -57,6 +57,11 @@ def find_filter(name: str) -> Filter:
     return chosen
 
 
+def share_kept(filter: str, keep: float | None) -> float:
+    """η: what was asked for, else .8, or all without a filter."""
+    return keep if keep is not None else 1.0 if filter == "none" else 0.8
+
+
 def check_temperature(temperature: float) -> None:
     """Raise DyDiffError for one that is not above 0."""
     if not temperature > 0:

@@ -54,7 +54,8 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
         one = "One episode of the data ends in a terminal state, too few to learn from: this world never terminates."
         return {"steps": 0, "note": one if len(ends) else none}
     pool, held_out = fitting.split
-    if len(np.intersect1d(ends, pool)) < 2:  # a few long episodes, the last part of each held out: no end can be spared
+    spared = len(np.intersect1d(ends, pool)) >= 2
+    if not spared:  # a few long episodes, the last part of each held out: every end is learned from
         pool = np.arange(fitting.data.transitions)
     train_ends, held_ends = (np.intersect1d(ends, part) for part in (pool, held_out))
     # Near misses, the steps just before an end, teach where the border runs.
@@ -80,6 +81,8 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
     some = rng.choice(ordinary, min(10 * HELD_OUT_ROWS, len(ordinary)), replace=False)
     step = fitting.batches.steps(np.union1d(some, train_ends))
     done["train"] = model.calibrate(step.next_states, step.terminal, len(ordinary) / max(1, len(some)))
+    if not spared:
+        return {**done, "held_out": None}
     # ... and judged on held-out ones alone.
     step = fitting.batches.steps(np.union1d(held_out[: 10 * HELD_OUT_ROWS], held_ends))
     called, real = model.terminal(step.next_states), step.terminal.bool()
