@@ -95,7 +95,9 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     killed = MinariWriter(path, spec, resumable=True)
     killed.append(rollouts(3, seed=0), {"round": 0})
     (killed.partial / "parts" / "unfinished.npz").write_bytes(b"half a batch")  # the kill came while writing
-    with pytest.raises(DyDiffError, match="--resume"):
+    with pytest.raises(DyDiffError, match="Go on with --resume"):
+        MinariWriter(path, spec, resumable=True)
+    with pytest.raises(DyDiffError, match="Start anew with --overwrite"):  # from a command that cannot go on
         MinariWriter(path, spec)
     with MinariWriter(path, spec, resume=True) as writer:
         assert (writer.parts, writer.trajectories, writer.notes) == (1, 3, [{"round": 0}])
