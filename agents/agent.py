@@ -24,7 +24,7 @@ from dydiff_env.products import fast_products
 class Agent(nn.Module):
     """An offline agent for the spaces of a dataset.
 
-    Inside, observations are standardised and actions lie in [−1, 1]; outside, both are in environment units.
+    Inside, observations are standardised (where the original does that) and actions lie in [−1, 1]; outside, both are in environment units.
     A subclass has a frozen ``config_class``, its networks, ``update`` (gradient steps) and ``policy``.
 
     Args:
@@ -44,6 +44,7 @@ class Agent(nn.Module):
     observation_std: Tensor
     action_centre: Tensor
     action_scale: Tensor
+    standardises: ClassVar[bool] = True  # whether observations are, as in the algorithm's original
     group: int = 1  # how many batches one call of ``update`` may take
 
     def __init__(
@@ -118,7 +119,7 @@ class Agent(nn.Module):
     def fit(
         self, replay: Replay, steps: int, callback: Callable[[int, dict[str, Tensor]], None] | None = None
     ) -> Self:
-        """Train for ``steps`` more updates; the first call also standardises observations by the logged data.
+        """Train for ``steps`` more updates; before the first, the logged data's mean and deviation are taken to standardise by.
 
         Args:
             replay: where batches come from.
@@ -138,7 +139,7 @@ class Agent(nn.Module):
                 "Train on data of the agent's own environment.",
                 usage=True,
             )
-        if self.updates == 0:
+        if self.updates == 0 and self.standardises:
             std, mean = torch.std_mean(replay.real_observations.double(), 0, correction=0)
             self.observation_mean.copy_(mean)
             self.observation_std.copy_(std + 1e-3)  # as TD3BC does

@@ -19,8 +19,8 @@ from dydiff_env.agents.replay import Batch
 class DiffQLConfig:
     """Hyper-parameters; the defaults are the authors' for Hopper's and Walker2d's medium-replay data.
 
-    Besides: observations are standardised (the authors' code trains on raw ones), the learning rate is constant (their README's
-    commands anneal it by ``--lr_decay``), and HalfCheetah's gradient norm is 2 there.
+    The learning rate is constant, as is their code's default (the commands of their README anneal it by ``--lr_decay``); HalfCheetah's
+    gradient norm is 2 there.
 
     Args:
         eta: weight of Q against the diffusion loss.
@@ -135,6 +135,7 @@ class DiffQL(Agent):
     algorithm = "diffql"
     config_class = DiffQLConfig
     config: DiffQLConfig
+    standardises = False
     fixed_noise: Tensor
 
     def build(self, observation_size: int, action_size: int) -> None:
