@@ -182,6 +182,8 @@ def test_observations_are_standardised_by_the_logged_data(hopper_dataset):
     flat = hopper_dataset.flat().observations
     np.testing.assert_allclose(agent.observation_mean, flat.mean(0), atol=1e-4)
     np.testing.assert_allclose(agent.observation_std, flat.std(0) + 1e-3, rtol=1e-3)
+    raw = small("diffql", hopper_dataset.spec).fit(Replay(hopper_dataset), 1)  # the authors train on raw ones
+    assert (raw.observation_mean == 0).all() and (raw.observation_std == 1).all()
 
 
 def test_q_of_many_actions_equals_q_of_each():
