@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.replay import Replay
+from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.simulator import make_env
@@ -170,7 +170,7 @@ def loop(
         )
     options = config.round_options(world, agent.seed)
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
-    Replay(dataset, real_ratio=config.real_ratio)
+    check_ratio(config.real_ratio)
     if env is not None:
         make_env(env).close()
     # What is wrong has been told by now; only then does an older loop make room.
@@ -225,9 +225,7 @@ def loop(
                 }
             )
             note()  # the table first: a kill between the two repeats the round and writes the same row again
-            agent.save(
-                out / "agent.pt"
-            )  # before the evaluation: the round outlives an environment that fails
+            agent.save(out / "agent.pt")  # before evaluating: the round outlives an environment that fails
             evaluate()
             advance(1, f"return {rows[-1]['return_mean']:.0f}" if env is not None else None)
     seconds = sum(row["train_seconds"] for row in rows)

@@ -31,6 +31,12 @@ class Batch(NamedTuple):
         return Batch(*(part[index] for part in self))
 
 
+def check_ratio(real_ratio: float) -> None:
+    """Raise DyDiffError for a share outside [0, 1]."""
+    if not 0 <= real_ratio <= 1:
+        raise DyDiffError(f"The real ratio is {real_ratio}.", "Give a share between 0 and 1.", usage=True)
+
+
 class Replay:
     """Transitions of any number of sources, held in memory, drawn uniformly within each source.
 
@@ -57,8 +63,7 @@ class Replay:
         synthetic_weights: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not 0 <= real_ratio <= 1:
-            raise DyDiffError(f"The real ratio is {real_ratio}.", "Give a share between 0 and 1.", usage=True)
+        check_ratio(real_ratio)
         real, synthetic = (
             [group] if isinstance(group, Dataset | Trajectories) else list(group)
             for group in (real, synthetic)

@@ -135,9 +135,8 @@ def train(
 
     try:
         if env is not None and evaluates(agent.updates) and log.rows and not log.rows[-1].get("return_mean"):
-            log.amend(
-                evaluation(agent, env, schedule.eval_episodes)
-            )  # the run was stopped while it evaluated
+            # The run was stopped while it evaluated.
+            log.amend(evaluation(agent, env, schedule.eval_episodes))
         with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
             advance(agent.updates)
             while agent.updates < steps:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from peers import PEERS, Learner, Own
+from seeds_table import cells, over_seeds
 
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.minari_io import load_dataset
@@ -63,9 +64,7 @@ def table(records: dict[str, dict[str, list[dict[str, Any]]]], data: Dataset) ->
         for side, runs in sides.items():
             means = [float(np.mean([value for _, value in one["evaluations"]])) for one in runs]
             document["agents"][algorithm][side] = {
-                "return_mean": float(np.mean(means)),
-                "return_std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
-                "returns_of_seeds": means,
+                **over_seeds(means),
                 "updates": runs[0]["updates"],
                 "updates_per_second": sum(one["updates"] for one in runs)
                 / sum(one["train_seconds"] for one in runs),
@@ -82,10 +81,9 @@ def markdown(document: dict[str, Any]) -> str:
     ]
     for algorithm, sides in document["agents"].items():
         for side, row in sides.items():
-            spread = "" if row["return_std"] is None else f" ± {row['return_std']:.0f}"
-            seeds = ", ".join(f"{value:.0f}" for value in row["returns_of_seeds"])
+            mean, seeds = cells(row, 0)
             lines.append(
-                f"| {algorithm} | {side} | {row['updates']} | {row['return_mean']:.0f}{spread} | {seeds} | "
+                f"| {algorithm} | {side} | {row['updates']} | {mean} | {seeds} | "
                 f"{row['updates_per_second']:.1f} |"
             )
     return "\n".join(lines) + "\n"

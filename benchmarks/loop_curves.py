@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from seeds_table import cells, over_seeds
 
 from dydiff_env.agents import ALGORITHMS, Agent, Replay, load_agent
 from dydiff_env.agents.loop import LoopConfig, loop
@@ -55,9 +56,7 @@ def summary(curves: dict[str, list[list[Row]]]) -> dict[str, Any]:
     for arm, seeds in curves.items():
         means = [float(np.mean([row["return_mean"] for row in rows[len(rows) // 2 :]])) for rows in seeds]
         document[arm] = {
-            "return_mean": float(np.mean(means)),
-            "return_std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
-            "returns_of_seeds": means,
+            **over_seeds(means),
             "updates": [row["updates"] for row in seeds[0]],
             "curves": [[row["return_mean"] for row in rows] for rows in seeds],
             "dream_returns": [[row.get("dream_return") for row in rows] for rows in seeds],
@@ -73,12 +72,11 @@ def markdown(document: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for arm, row in document["arms"].items():
-        spread = "" if row["return_std"] is None else f" ± {row['return_std']:.1f}"
-        seeds = ", ".join(f"{value:.1f}" for value in row["returns_of_seeds"])
+        mean, seeds = cells(row, 1)
         last = ", ".join(f"{curve[-1]:.1f}" for curve in row["curves"])
         iterations = {"base": "", "single-step": "0"}.get(arm, str(document["iterations"]))
         lines.append(
-            f"| {arm} | {iterations} | {row['updates'][-1]} | {row['return_mean']:.1f}{spread} | {seeds} | {last} |"
+            f"| {arm} | {iterations} | {row['updates'][-1]} | {mean} | {seeds} | {last} |"
         )
     return "\n".join(lines) + "\n"
 

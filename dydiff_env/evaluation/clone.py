@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,5 +25,4 @@ class BestClone:
         states = self.world.normalizer.normalize(observations.to(self.world.device))
         with torch.no_grad():
             actions: Tensor = behavior(behavior.config.clones - 1, states)
-        low, high = (np.ravel(bound) for bound in (self.world.spec.action_space.low, self.world.spec.action_space.high))  # type: ignore[attr-defined]
-        return actions.clamp(torch.as_tensor(low).to(actions), torch.as_tensor(high).to(actions))
+        return actions.clamp(self.world.low, self.world.high)
