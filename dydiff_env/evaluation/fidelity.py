@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
@@ -17,6 +16,7 @@ from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.draws import draws_always
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.heldout import HORIZONS
+from dydiff_env.world.trust import Trust
 from dydiff_env.world.world import World
 
 
@@ -117,7 +117,7 @@ def spread(
     horizon: int,
     iterations: int,
     samples: int = 4,
-    trust: Tensor | float | None = None,
+    trust: Trust | float | None = None,
 ) -> float:
     """Standard deviation of the dreamt states over samples of the same dreams, root mean square in standardised units."""
     dreams = [world.dream(policy, starts, horizon, iterations, seed=seed, trust=trust) for seed in range(samples)]

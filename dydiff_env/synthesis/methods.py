@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.world.trust import Trust
 from dydiff_env.world.world import World
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Dreamer:
     policy: BoundedPolicy
 
     def __post_init__(self) -> None:
-        self._trust: Tensor | float | None = None  # asked for when a round first refines
+        self._trust: Trust | float | None = None  # asked for when a round first refines
 
     def synthesize(self, count: int, options: RoundOptions, seeds: tuple[int, int]) -> Draft:
         """As the protocol says."""

@@ -10,11 +10,11 @@ from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws, seed_draws
 from dydiff_env.policies.policy import Policy
-from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.networks import in_blocks
-from dydiff_env.world.refine import refine
-from dydiff_env.world.rollout import Rollout, rollout
-from dydiff_env.world.trust import STARTS, borne_out
+from dydiff_env.world.nudge import nudger
+from dydiff_env.world.refine import ahead, in_place, refine
+from dydiff_env.world.rollout import apart, rollout
+from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
 
@@ -29,7 +29,7 @@ def dream(
     deterministic: bool,
     seed: int,
     first_actions: np.ndarray | Tensor | None,
-    trust: Tensor | float | None,
+    trust: Trust | float | None,
 ) -> Trajectories:
     """What :meth:`World.dream` says."""
     horizon = world.horizon if horizon is None else horizon
@@ -77,7 +77,7 @@ def dream(
                 seed + begin,
                 first if begin == 0 else None,
                 generator,
-                1.0 if trust is None else trust,
+                trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
             )
             along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
             uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
@@ -86,25 +86,28 @@ def dream(
 
 
 @torch.no_grad()
-def trust_in(world: World, policy: Policy) -> Tensor | float:
+def trust_in(world: World, policy: Policy) -> Trust:
     """What :meth:`World.trust_in` says."""
     given = world.preset.refinement.trust
     if given is not None or not world.anchored:
-        return 1.0 if given is None else given
+        return Trust(1.0 if given is None else given)
     starts = world.normalizer.normalize(torch.from_numpy(world.sample_starts(STARTS)).to(world.device))
 
     def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
         return _act(world, policy, at, True, t)
 
-    def rolled_out(dynamics: Dynamics) -> Rollout:
-        return rollout(dynamics, world.models.termination, act, starts, world.horizon)
-
+    dynamics, ends, length, found = world.models.dynamics, world.models.termination, world.horizon, []
     with own_draws(world.device):
-        dynamics = world.models.dynamics
-        anchor = rolled_out(dynamics)
-        members = [rolled_out(dynamics.member(i)) for i in range(dynamics.config.members)]
-    corrected = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
-    return borne_out(anchor, *corrected, members)
+        every = dynamics.only(list(range(dynamics.config.members)))
+        states, alive = apart(every, ends, act, starts, length)
+        for m in every.elites.tolist():
+            if others := [n for n in dynamics.elites.tolist() if n != m]:
+                anchor = rollout(dynamics.only(others), ends, act, starts, length)
+                following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
+                denoiser = torch.cat([following, living[..., None]], -1)
+                truth = torch.cat([states[m], alive[m, ..., None]], -1)
+                found.append(shares(anchor, truth, denoiser, elsewhere(anchor, states[others], alive[others])))
+    return borne_out(found)
 
 
 def _window(
@@ -117,7 +120,7 @@ def _window(
     seed: int,
     first: Tensor | None,
     generator: torch.Generator,
-    trust: Tensor | float,
+    trust: Trust,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
 
@@ -138,16 +141,26 @@ def _window(
             actions[:, 0] = first
         return actions
 
-    rolled = rollout(world.models.dynamics, world.models.termination, act, states, horizon)
+    dynamics, ends, config = world.models.dynamics, world.models.termination, world.preset.refinement
+    rolled = rollout(dynamics, ends, act, states, horizon)
+    start = ahead(rolled)
+    asked = iterations > 0 and trust.asks_members
+    others = elsewhere(rolled, *apart(dynamics, ends, act, states, horizon)) if asked else 0.0
+
+    def believe(drawn: Tensor) -> Tensor:
+        wanted = start + trust.denoiser * (drawn - start)
+        wanted[..., :-1] += trust.members * others
+        return wanted
+
+    nudged = iterations > 0 and config.nudge < 1
     refined, actions, alive = refine(
         rolled,
         lambda r, a: world.sample_states(r, a, generator),
-        relabel,
+        nudger(dynamics, rolled, act, config.nudge) if nudged else in_place(states, relabel),
         iterations,
-        world.preset.refinement.update,
-        trust,
+        config.update,
+        believe,
     )
-    ends = world.models.termination
     if iterations and (ends.rule is not None or not world.anchored):
         # What ends a dream reads states: it is to read those that are shown, not the samples they were made of.
         alive = (~in_blocks(ends.terminal, refined[:, 1:], rows=128)).float().cumprod(1)

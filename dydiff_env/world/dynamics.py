@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -41,6 +42,7 @@ class Prediction(NamedTuple):
 
     mean: Tensor  # (B, O)
     disagreement: Tensor  # (B, O), standard deviation over the elites
+    first: Tensor  # (B, O), what the first elite alone says
 
 
 class EnsembleLinear(nn.Module):
@@ -127,12 +129,12 @@ class Dynamics(nn.Module):
             self.output.bias[self.elites, :, :size].detach().contiguous(),
         )
 
-    def member(self, index: int) -> Dynamics:
-        """The same model with one member for all its elites; the weights are shared."""
-        alone = copy.copy(self)
-        alone._buffers = {**self._buffers, "elites": torch.tensor([index], device=self.elites.device)}
-        alone.cache_elites()
-        return alone
+    def only(self, members: Sequence[int]) -> Dynamics:
+        """The same model with these members for its elites; the weights are shared."""
+        some = copy.copy(self)
+        some._buffers = {**self._buffers, "elites": torch.tensor(members, device=self.elites.device)}
+        some.cache_elites()
+        return some
 
     def train(self, mode: bool = True) -> Dynamics:
         """Training makes the cached weights stale; evaluation makes them anew."""
@@ -144,12 +146,22 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def predict(self, states: Tensor, actions: Tensor) -> Prediction:
         """The elites' mean next state and their disagreement, (B, O) each, for states (B, O) and actions (B, A)."""
-        x = torch.cat([states, actions], -1).expand(len(self.elites), -1, -1)
+        change = self._change(torch.cat([states, actions], -1).expand(len(self.elites), -1, -1))
+        variance, mean = torch.var_mean(change, 0, correction=0)
+        here = states + self.delta_mean
+        return Prediction(
+            here + self.delta_std * mean, self.delta_std * variance.sqrt(), here + self.delta_std * change[0]
+        )
+
+    @torch.no_grad()
+    def each(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own."""
+        return states + self.delta_mean + self.delta_std * self._change(torch.cat([states, actions], -1))
+
+    def _change(self, x: Tensor) -> Tensor:
         for weight, bias in self._layers:
             x = F.silu(torch.baddbmm(bias, x, weight), inplace=True)
-        change = torch.baddbmm(self._head[1], x, self._head[0])  # (elites, B, O)
-        variance, mean = torch.var_mean(change, 0, correction=0)
-        return Prediction(states + self.delta_mean + self.delta_std * mean, self.delta_std * variance.sqrt())
+        return torch.baddbmm(self._head[1], x, self._head[0])
 
 
 @torch.no_grad()

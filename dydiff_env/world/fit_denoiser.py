@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
 
 SCALED = 20_000_000  # numbers that the error scale is fitted to, so that memory does not grow with the observation
+STORED = ("states", "actions", "disagreement", "alive")  # of a rollout
 CHUNK = 500  # windows rolled out at a time,
 SAVED = 20  # and chunks after which a killed fit goes on
 
@@ -35,12 +37,8 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
         np.float32
     )
     clone = (np.arange(count) // CHUNK) % behavior.config.clones  # one clone a chunk
-    shapes = {
-        "states": (count, length + 1, o),
-        "actions": (count, length, a),
-        "disagreement": (count, length, o),
-        "alive": (count, length),
-    }
+    sizes = ((count, length + 1, o), (count, length, a), (count, length, o), (count, length))
+    shapes = dict(zip(STORED, sizes, strict=True))
     marker = fitting.folder / "anchors.json"
     done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
     if not done and fitting.peers.main:
@@ -75,9 +73,14 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
     enough = max(500, SCALED // (length * o))
     some = np.sort(rng.choice(count, min(8_000, enough, count), replace=False))
     states, _, real, _ = fitting.batches.windows(starts[some], length)
-    rolled = Rollout(*(torch.from_numpy(bank[name][some]).to(fitting.device) for name in Rollout._fields))
+    rolled = _stored(bank, some, fitting)
     scale = ErrorScale.fit(states[:, 1:] - rolled.states[:, 1:], rolled.disagreement, real)
     return {**bank, "starts": starts, "gain": gain, "clone": clone}, scale
+
+
+def _stored(bank: Mapping[str, np.ndarray], rows: np.ndarray, fitting: Fitting) -> Rollout:
+    parts = {name: torch.from_numpy(bank[name][rows]).to(fitting.device) for name in STORED}
+    return Rollout(**parts)
 
 
 def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: ErrorScale) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
             int(bank["clone"][rows[0]]),
             torch.from_numpy(bank["gain"][rows]).to(fitting.device),
         )
-        rolled = Rollout(*(torch.from_numpy(bank[name][rows]).to(fitting.device) for name in Rollout._fields))
+        rolled = _stored(bank, rows, fitting)
         given = training_condition(feedback, rolled, scale, config.relabelled, config.jitter, generator)
         if torch.rand((), generator=generator) < config.refined:
             given = refined_condition(feedback, given, model)

@@ -2,7 +2,7 @@
 
 Open loop (the paper's Fig. 4): the logged actions, error of the states against the log. Closed loop (Fig. 7): the residual-feedback
 policies of held-out windows (see feedback.py), which would have met exactly the logged states in the real environment, are dreamt
-for M = 0 … 5 with both updates. Calibration: the error the world expects of a rollout against the error it makes.
+for M = 0 … 5. Calibration: the error the world expects of a rollout against the error it makes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from torch import Tensor
 
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.feedback import closed_loop, feedback_windows
-from dydiff_env.world.refine import RefinementConfig, refinements
+from dydiff_env.world.nudge import nudger
+from dydiff_env.world.refine import RefinementConfig, in_place, refinements
 from dydiff_env.world.rollout import follow, rollout
-from dydiff_env.world.trust import APPLIED
 
 if TYPE_CHECKING:
     from dydiff_env.world.world import World
 
 HORIZONS = (1, 5, 10, 25, 50, 75, 100)
-ALIKE = 3.0  # reality may be this many times (squared) as far from the ensemble's mean as its members are, to be like one
+ALIKE = 3.0  # reality may be this many times (squared) as far from the ensemble's mean as its members are, to be like one;
+SHARED = 0.5  # where it is farther, this share of a correction is applied
 
 
 def error_curve(states: Tensor, truth: Tensor, real: Tensor) -> Tensor:
@@ -94,9 +95,9 @@ def held_out_fidelity(
     """Errors on held-out windows, in standardised units.
 
     Returns:
-        ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; for an anchored world also ``closed_loop``: M0
-        and, for both updates, M1 … M5; ``apart``, the mean squared distance of reality and of the single members from these rollouts; and
-        their ``calibration``, see :func:`calibration`.
+        ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; for an anchored world also ``closed_loop``: M0 … M5;
+        ``apart``, the mean squared distance of reality and of the single members from these rollouts; and their ``calibration``, see
+        :func:`calibration`.
     """
     rng = np.random.default_rng(seed)
     starts = rng.choice(held_out, min(windows, len(held_out)), replace=False)
@@ -132,19 +133,21 @@ def held_out_fidelity(
         masks.append(real)
         expected.append(world.error_scale(rolled.disagreement))
         made.append(rolled.states[:, 1:] - feedback.states[:, 1:])
-        alone = [models.dynamics.member(i) for i in range(models.dynamics.config.members)]
+        alone = [models.dynamics.only([m]) for m in range(models.dynamics.config.members)]
         by_member = [rollout(one, models.termination, feedback.act, feedback.states[:, 0], length) for one in alone]
         apart.append(
             torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in by_member]).mean(0)
         )
-        for update in ("replace", "average"):
-            rounds = refinements(
-                rolled, lambda r, a: world.sample_states(r, a, generator), feedback.relabel, update
-            )
-            for m, (dreamt, _, _) in enumerate(islice(rounds, 6)):
-                error = (dreamt[:, 1:] - feedback.states[:, 1:]).square().mean(-1)
-                if m or update == "replace":  # M = 0 is the same for both
-                    closed.setdefault(f"{update} M{m}" if m else "M0", []).append(error)
+        nudge, starting = world.preset.refinement.nudge, feedback.states[:, 0]
+        rounds = refinements(
+            rolled,
+            lambda r, a: world.sample_states(r, a, generator),
+            nudger(models.dynamics, rolled, feedback.act, nudge) if nudge < 1 else in_place(starting, feedback.relabel),
+            world.preset.refinement.update,
+        )
+        for m, (dreamt, _, _) in enumerate(islice(rounds, 6)):
+            error = (dreamt[:, 1:] - feedback.states[:, 1:]).square().mean(-1)
+            closed.setdefault(f"M{m}", []).append(error)
     real = torch.cat(masks)
     result["closed_loop"] = {}
     for name, errors in closed.items():
@@ -162,23 +165,21 @@ def held_out_fidelity(
 def choose_refinement(
     config: RefinementConfig, fidelity: dict[str, Any]
 ) -> tuple[RefinementConfig, dict[str, Any]]:
-    """The update and M with the least held-out closed-loop error; of those within 5 % of it, the smallest M; and whom to ask for trust.
+    """The smallest M within 5 % of the least held-out closed-loop error; and whom to ask for trust.
 
     The ensemble's members are asked (:mod:`dydiff_env.world.trust`) unless reality is much farther from their mean than they are: then
     they share an error that they know nothing of, and half of a correction is applied. A number in ``config`` stays.
     """
-    means = {name: values["mean"] for name, values in fidelity["closed_loop"].items()}
-    best = min(means.values())
-    name = min((n for n in means if means[n] <= 1.05 * best), key=lambda n: (int(n[-1]), means[n]))
-    iterations = int(name[-1])
-    update = name.split()[0] if iterations else config.update
+    means = [fidelity["closed_loop"][f"M{m}"]["mean"] for m in range(6)]
+    best = min(means)
+    iterations = next(m for m in range(6) if means[m] <= 1.05 * best)
     apart = fidelity["apart"]
     alike = apart["reality"] <= ALIKE * apart["members"]
-    trust = config.trust if config.trust is not None or alike else APPLIED
-    chosen = dataclasses.replace(config, iterations=iterations, update=update, trust=trust)
+    trust = config.trust if config.trust is not None or alike else SHARED
+    chosen = dataclasses.replace(config, iterations=iterations, trust=trust)
     reason = (
-        f"Held-out closed-loop error {means[name]:.4g} against {means['M0']:.4g} without refinement; "
+        f"Held-out closed-loop error {means[iterations]:.4g} against {means[0]:.4g} without refinement; "
         f"the least of M = 0 … 5 was {best:.4g}. Reality is {apart['reality']:.2g} from the rollouts, a member {apart['members']:.2g}: "
         + ("each policy's trust is asked of the members." if trust is None else f"{trust:.0%} of a correction is applied.")
     )
-    return chosen, {"iterations": iterations, "update": update, "reason": reason}
+    return chosen, {"iterations": iterations, "reason": reason}

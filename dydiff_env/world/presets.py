@@ -152,7 +152,7 @@ PAPER = Preset(
         steps=100_000, batch=64, learning_rate=2e-4, ema=0.995, evaluate_every=100, clip=1.0
     ),
     sampler=SamplerConfig(),
-    refinement=RefinementConfig(iterations=2, update="replace", trust=1.0),
+    refinement=RefinementConfig(iterations=2, update="replace", trust=1.0, nudge=1.0),
 )
 """The paper's: U-Net of 58.75 M parameters, 67 calls a sample, M = 2, MBPO's ensemble."""
 

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from dydiff_env.world.dynamics import Dynamics
+from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.termination import TerminationModel
 
 Act = Callable[[int, Tensor], Tensor]
 """(t, normalised states (B, O)) to actions (B, A)."""
+
+BOUND = 30.0  # states are clipped to this many standard deviations, so that a model that diverges stays finite
 
 
 class Rollout(NamedTuple):
@@ -22,6 +25,7 @@ class Rollout(NamedTuple):
     actions: Tensor  # (B, L, A)
     disagreement: Tensor  # (B, L, O), of the elites about s_{t+1}
     alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal
+    first: Tensor | None = None  # (B, L, O), what the first elite alone would have put in s_{t+1}'s place; not kept in training
 
 
 @torch.no_grad()
@@ -31,7 +35,6 @@ def rollout(
     act: Act,
     starts: Tensor,
     horizon: int,
-    bound: float = 30.0,
 ) -> Rollout:
     """τ_dyn of Eq. 6: the elites' mean answers each action; a terminal state is kept to the end.
 
@@ -41,22 +44,47 @@ def rollout(
         act: chooses the actions; it still acts in a state that is kept.
         starts: (B, O), normalised.
         horizon: L.
-        bound: states are clipped to this many standard deviations, so that a model that diverges stays finite.
     """
     rows, size = starts.shape
     states = starts.new_empty(rows, horizon + 1, size)  # filled in place: lists of parts fragment the heap
-    disagreement, alive = starts.new_empty(rows, horizon, size), starts.new_ones(rows, horizon + 1)
+    disagreement, first = starts.new_empty(2, rows, horizon, size)
+    alive = starts.new_ones(rows, horizon + 1)
     actions: list[Tensor] = []
     states[:, 0] = now = starts
     for t in range(horizon):
         actions.append(act(t, now))
         prediction = dynamics.predict(now, actions[-1])
         kept = alive[:, t, None]
-        now = torch.where(kept > 0, prediction.mean.clamp(-bound, bound), now)
+        now = torch.where(kept > 0, prediction.mean.clamp(-BOUND, BOUND), now)
         states[:, t + 1] = now
-        disagreement[:, t] = prediction.disagreement * kept
+        disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first
         alive[:, t + 1] = alive[:, t] * (~termination.terminal(now)).float()
-    return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:])
+    return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first)
+
+
+@torch.no_grad()
+def apart(
+    dynamics: Dynamics, termination: TerminationModel, act: Act, starts: Tensor, horizon: int
+) -> tuple[Tensor, Tensor]:
+    """The elites' own rollouts: each goes its own way from the same starts, and the policy acts on its states.
+
+    Args:
+        dynamics: T_φ.
+        termination: says which states are terminal; what comes after one is no longer of use.
+        act: chooses the actions.
+        starts: (B, O), normalised.
+        horizon: L.
+
+    Returns:
+        states s_1 … s_L (elites, B, L, O), and (elites, B, L), 1 where neither the state nor any before it is terminal.
+    """
+    count = len(dynamics.elites)
+    states = starts.new_empty(count, len(starts), horizon, starts.shape[1])
+    now = starts.expand(count, -1, -1)
+    for t in range(horizon):
+        actions = torch.stack([act(t, own) for own in now])
+        states[:, :, t] = now = dynamics.each(now, actions).clamp(-BOUND, BOUND)
+    return states, (~in_blocks(termination.terminal, states.flatten(0, 1), rows=128)).float().cumprod(1).reshape(states.shape[:-1])
 
 
 def follow(dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor) -> Rollout:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.world.refine import UPDATES
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "horizon": (1, 100_000),
@@ -20,6 +21,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "elites": (1, 1_000),
     "clones": (1, 1_000),
     "iterations": (0, 1_000),
+    "nudge": (0.0, 1.0),
     "evaluate_every": (1, 10**9),
     "batch": (1, 10**9),
     "steps": (0, 10**9),  # of training; a sampler's are bounded below
@@ -60,8 +62,8 @@ def check_settings(config: Any, where: str = "the settings") -> None:
         raise DyDiffError(f"{where}.width is not a multiple of its heads.", "Correct it, or restore the file.")
     if {"members", "elites"} <= names and config.elites > config.members:
         raise DyDiffError(f"{where} has more elites than members.", "Correct it, or restore the file.")
-    if "update" in names and config.update not in ("replace", "average"):
-        raise DyDiffError(f"{where}.update is {config.update!r}.", "Use replace or average.")
+    if "update" in names and config.update not in UPDATES:
+        raise DyDiffError(f"{where}.update is {config.update!r}.", f"Use one of {', '.join(UPDATES)}.")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

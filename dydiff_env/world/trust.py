@@ -1,15 +1,19 @@
 """How far corrections of a policy's rollouts are to be believed: as far as the ensemble's members bear them out.
 
 Where the single-step model is good, a correction can harm: it may read something off the log that this policy's rollouts do not
-have, or be asked about states the log never held. No simulator is at hand to tell, but the ensemble is. Each member is a
-world as like the ensemble's mean as reality is: roll the policy out in the mean (the anchor ŝ) and, from the same starts, in each
-member m alone, each in its own closed loop. With c the correction of the anchor, the share of it that serves the members best is
+have, or be asked about states the log never held. No simulator is at hand to tell, but the ensemble is. Each member m is a
+world as like the mean of the others as reality is like the mean of all. Roll the policy out in m alone (s^m, for the truth) and, from the
+same starts, in the mean of the other elites (the anchor ŝ), in closed loop each. Two things may bring the anchor nearer to the truth:
 
-    η_d = Σ (s^m − ŝ)_d c_d / Σ c_d²        (least squares over starts and steps, for each dimension d)
+- c, the denoiser's correction of it;
+- e, how far the other elites go from it, each rolled out on its own, on the mean: rollouts that spread around a turn or a fall have
+  another mean than the mean's rollout.
 
-taken from 0 to 1, less its standard error over the members. Half of it is applied: the squared error it saves is quadratic in the share, so
-half keeps three quarters of the gain, and a quarter of the price, which is that corrected states follow from one another less
-exactly than rolled-out ones.
+Their shares are those that serve best, for each dimension d and over all starts and steps,
+
+    least Σ ((s^m − ŝ)_d − η_d c_d − ζ_d e_d)²,
+
+averaged over m, less the standard error of that mean, from 0 to 1.
 
 Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
 that out on held-out episodes (heldout.py) and then sets one number for all policies.
@@ -18,38 +22,66 @@ that out on held-out episodes (heldout.py) and then sets one number for all poli
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dydiff_env.world.refine import ahead
 from dydiff_env.world.rollout import Rollout
 
-STARTS = 64  # rollouts that the share is estimated from
-APPLIED = 0.5  # part of η
+STARTS = 64  # rollouts that the shares are estimated from
 
 
-def borne_out(anchor: Rollout, states: Tensor, alive: Tensor, members: Sequence[Rollout]) -> Tensor:
-    """The share of B corrections of L steps that is applied: APPLIED · η.
+class Trust(NamedTuple):
+    """How much of each correction is applied.
 
     Args:
-        anchor: in the ensemble's mean.
-        states: (B, L, O), the corrected s_1 … s_L.
-        alive: (B, L), the corrected chance that each step is outlived.
-        members: in each member alone, from the same starts.
-
-    Returns:
-        (O + 1,), from 0 to ``APPLIED``: of the states' dimensions, and of being alive.
+        denoiser: η, (O + 1,): of the states' dimensions and of being alive; or one number for all.
+        members: ζ, (O,), or one number for all.
     """
-    both = torch.cat([states - anchor.states[:, 1:], (alive - anchor.alive)[..., None]], -1)
-    shares = []
-    for member in members:
-        known = ((anchor.alive > 0) & (member.alive > 0)).float()[..., None]
-        weight = torch.cat([known.expand_as(states), torch.ones_like(known)], -1)
-        apart = torch.cat(
-            [member.states[:, 1:] - anchor.states[:, 1:], (member.alive - anchor.alive)[..., None]], -1
-        )
-        total = (weight * both.square()).sum((0, 1))
-        shares.append((weight * apart * both).sum((0, 1)) / total.clamp(min=1e-12))
-    found = torch.stack(shares)
-    error = found.std(0) / len(members) ** 0.5 if len(members) > 1 else torch.zeros_like(found[0])
-    return APPLIED * (found.mean(0) - error).clamp(0, 1)
+
+    denoiser: Tensor | float
+    members: Tensor | float = 0.0
+
+    @property
+    def asks_members(self) -> bool:
+        """Whether e is needed."""
+        return bool(torch.as_tensor(self.members).any())
+
+
+def elsewhere(anchor: Rollout, states: Tensor, alive: Tensor) -> Tensor:
+    """e, (B, L, O), for the members' own rollouts: states (members, B, L, O), alive (members, B, L).
+
+    A member that has ended no longer tells where others go, and counts as not apart.
+    """
+    return (alive[..., None] * (states - anchor.states[:, 1:])).mean(0)
+
+
+def shares(anchor: Rollout, truth: Tensor, denoiser: Tensor, members: Tensor) -> Tensor:
+    """η and ζ, (2, O + 1), that would have served B rollouts of L steps best, if the truth were this; ζ of being alive is 0.
+
+    Args:
+        anchor: the rollouts.
+        truth: (B, L, O + 1), states s_1 … s_L and, last, whether they live.
+        denoiser: (B, L, O + 1), what the denoiser makes of the anchor.
+        members: e, (B, L, O).
+    """
+    start = ahead(anchor)
+    known = (start[..., -1:] > 0) & (truth[..., -1:] > 0)
+    weight = torch.cat([known.expand_as(members), torch.ones_like(known)], -1)
+    e = torch.cat([members, torch.zeros_like(members[..., :1])], -1)
+    y, c, e = (weight * x for x in (truth - start, denoiser - start, e))
+    cc, ee, ce, yc, ye = ((a * b).sum((0, 1)) for a, b in ((c, c), (e, e), (c, e), (y, c), (y, e)))
+    cc, ee = 1.001 * cc + 1e-12, 1.001 * ee + 1e-12  # a ridge: the two may be alike
+    return torch.stack([yc * ee - ye * ce, ye * cc - yc * ce]) / (cc * ee - ce * ce)
+
+
+def borne_out(found: Sequence[Tensor]) -> Trust:
+    """What the members' :func:`shares` come to; nothing is believed where there are none."""
+    if not found:
+        return Trust(0.0)
+    views = torch.stack(list(found))
+    error = views.std(0) / len(views) ** 0.5 if len(views) > 1 else torch.zeros_like(views[0])
+    denoiser, members = (views.mean(0) - error).clamp(0, 1)
+    return Trust(denoiser, members[:-1])

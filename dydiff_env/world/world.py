@@ -26,6 +26,7 @@ from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.rollout import Rollout, follow
 from dydiff_env.world.sampler import sample
+from dydiff_env.world.trust import Trust
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
@@ -162,7 +163,7 @@ class World:
         deterministic: bool = True,
         seed: int = 0,
         first_actions: np.ndarray | Tensor | None = None,
-        trust: Tensor | float | None = None,
+        trust: Trust | float | None = None,
     ) -> Trajectories:
         """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
 
@@ -189,7 +190,7 @@ class World:
             first_actions=first_actions, trust=trust,
         )
 
-    def trust_in(self, policy: Policy) -> Tensor | float:
+    def trust_in(self, policy: Policy) -> Trust:
         """What share of the denoiser's corrections of this policy's rollouts to believe; :mod:`dydiff_env.world.trust` says how.
 
         It depends on the policy and the world alone. Ask once where one policy is dreamt many times.

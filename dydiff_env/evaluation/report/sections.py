@@ -75,7 +75,7 @@ def world_sections(
         lead = "Errors on episodes that no part of the world was trained on, in standard deviations of the data, squared."
         if "closed_loop" in fidelity:
             steps = refinement.get("iterations", world.iterations)
-            chosen = f"{refinement.get('update', world.preset.refinement.update)} M{steps}" if steps else "M0"
+            chosen = f"M{steps}"
             parts = [charts.closed_loop(fidelity, chosen), parts[0], charts.against_m(fidelity, chosen)]
             headlines.append(Headline(f"M = {steps}", f"refinements found best for {name}, on held-out data"))
             results = fidelity["closed_loop"]
