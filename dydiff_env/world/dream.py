@@ -96,13 +96,14 @@ def trust_in(world: World, policy: Policy) -> Trust:
     def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
         return _act(world, policy, at, True, t)
 
-    dynamics, ends, length, found = world.models.dynamics, world.models.termination, world.horizon, []
+    dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
+    members, found = range(dynamics.config.members), []
     with own_draws(world.device):
-        every = dynamics.only(list(range(dynamics.config.members)))
-        states, alive = apart(every, ends, act, starts, length)
-        for m in every.elites.tolist():
-            if others := [n for n in dynamics.elites.tolist() if n != m]:
-                anchor = rollout(dynamics.only(others), ends, act, starts, length)
+        states, alive = apart(dynamics.only(members), ends, act, starts, length)
+        for m in members:
+            others = [n for n in members if n != m]
+            if rest := [n for n in dynamics.elites.tolist() if n != m]:
+                anchor = rollout(dynamics.only(rest), ends, act, starts, length)
                 following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
                 denoiser = torch.cat([following, living[..., None]], -1)
                 truth = torch.cat([states[m], alive[m, ..., None]], -1)
@@ -145,7 +146,8 @@ def _window(
     rolled = rollout(dynamics, ends, act, states, horizon)
     start = ahead(rolled)
     asked = iterations > 0 and trust.asks_members
-    others = elsewhere(rolled, *apart(dynamics, ends, act, states, horizon)) if asked else 0.0
+    every = dynamics.only(range(dynamics.config.members))
+    others = elsewhere(rolled, *apart(every, ends, act, states, horizon)) if asked else 0.0
 
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import initial
+from dydiff_env.world.networks import coarse, initial
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,18 @@ class Dynamics(nn.Module):
         self._layers = [
             (layer.weight[self.elites].detach(), layer.bias[self.elites].detach()) for layer in hidden
         ]
-        self._head = (
-            self.output.weight[self.elites, :, :size].detach().contiguous(),
-            self.output.bias[self.elites, :, :size].detach().contiguous(),
+        self._layers.append(
+            (
+                self.output.weight[self.elites, :, :size].detach().contiguous(),
+                self.output.bias[self.elites, :, :size].detach().contiguous(),
+            )
         )
+        self._coarse = [tuple(part.to(coarse(part.device)) for part in layer) for layer in self._layers]
 
-    def only(self, members: Sequence[int]) -> Dynamics:
+    def only(self, members: Iterable[int]) -> Dynamics:
         """The same model with these members for its elites; the weights are shared."""
         some = copy.copy(self)
-        some._buffers = {**self._buffers, "elites": torch.tensor(members, device=self.elites.device)}
+        some._buffers = {**self._buffers, "elites": torch.tensor(list(members), device=self.elites.device)}
         some.cache_elites()
         return some
 
@@ -146,7 +149,7 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def predict(self, states: Tensor, actions: Tensor) -> Prediction:
         """The elites' mean next state and their disagreement, (B, O) each, for states (B, O) and actions (B, A)."""
-        change = self._change(torch.cat([states, actions], -1).expand(len(self.elites), -1, -1))
+        change = _change(torch.cat([states, actions], -1).expand(len(self.elites), -1, -1), self._layers)
         variance, mean = torch.var_mean(change, 0, correction=0)
         here = states + self.delta_mean
         return Prediction(
@@ -155,13 +158,15 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def each(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own."""
-        return states + self.delta_mean + self.delta_std * self._change(torch.cat([states, actions], -1))
+        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own; in coarse numbers."""
+        x = torch.cat([states, actions], -1).to(self._coarse[0][0].dtype)
+        return states + self.delta_mean + self.delta_std * _change(x, self._coarse)
 
-    def _change(self, x: Tensor) -> Tensor:
-        for weight, bias in self._layers:
-            x = F.silu(torch.baddbmm(bias, x, weight), inplace=True)
-        return torch.baddbmm(self._head[1], x, self._head[0])
+
+def _change(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    for weight, bias in layers[:-1]:
+        x = F.silu(torch.baddbmm(bias, x, weight), inplace=True)
+    return torch.baddbmm(layers[-1][1], x, layers[-1][0])
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ Sample = Callable[[Rollout, Tensor], tuple[Tensor, Tensor]]
 Settle = Callable[[Tensor], tuple[Tensor, Tensor]]
 """For wanted states s_1 … s_L (B, L, O), those of the refined rollouts (B, L+1, O) and the policy's actions (B, L, A) on them."""
 
-UPDATES = ("replace", "average", "mean")
+UPDATES = ("replace", "average", "damped")
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,16 @@ class RefinementConfig:
     Args:
         iterations: M.
         update: "replace": the sample replaces the states (the paper's text); "average": the mean of the sample and the states before
-            (the released code); "mean": the mean of all samples so far.
+            (the released code); "damped": the m-th sample counts 1/m² and what was before the rest. These steps have a finite sum, so that
+            iterating comes to rest whatever a policy answers.
         trust: share of the sample's distance from the single-step rollout that is believed; 1 is the sample itself (the paper). None:
             estimated for each policy (:mod:`dydiff_env.world.trust`).
         nudge: κ, how hard a rollout is drawn to those states at every step (:mod:`dydiff_env.world.nudge`); 1 puts them in its place
             (the paper).
     """
 
-    iterations: int = 2
-    update: str = "mean"
+    iterations: int = 1
+    update: str = "damped"
     trust: float | None = None
     nudge: float = 0.6
 
@@ -81,7 +82,7 @@ def refinements(
         yield states, actions, alive
         following, living = sample(rolled, actions)
         drawn = torch.cat([following, living[..., None]], -1)
-        part = {"replace": 1.0, "average": 0.5, "mean": 1 / m}[update]
+        part = {"replace": 1.0, "average": 0.5, "damped": 1 / m**2}[update]
         so_far = so_far.lerp(drawn, part)
         wanted = so_far if believe is None else believe(so_far)
         states, actions = settle(wanted[..., :-1])
