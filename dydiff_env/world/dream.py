@@ -10,6 +10,7 @@ from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws, seed_draws
 from dydiff_env.policies.policy import Policy
+from dydiff_env.products import fast_products
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
@@ -62,7 +63,7 @@ def dream(
     actions = torch.zeros(len(states), horizon, world.spec.action_size, device=world.device)
     uncertainties = torch.zeros(len(states), horizon, device=world.device)
     alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=world.device)
-    with own_draws(world.device, seed):  # for a policy that draws whatever it is asked for
+    with fast_products(world.device), own_draws(world.device, seed):  # for a policy that draws whatever it is asked for
         for begin in range(0, horizon, world.horizon):
             if not len(rows):
                 break
@@ -98,7 +99,7 @@ def trust_in(world: World, policy: Policy) -> Trust:
 
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
-    with own_draws(world.device):
+    with fast_products(world.device), own_draws(world.device):
         states, alive = apart(dynamics.only(members), ends, act, starts, length)
         for m in members:
             others = [n for n in members if n != m]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import coarse, initial
+from dydiff_env.world.networks import initial
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,6 @@ class Dynamics(nn.Module):
                 self.output.bias[self.elites, :, :size].detach().contiguous(),
             )
         )
-        self._coarse = [tuple(part.to(coarse(part.device)) for part in layer) for layer in self._layers]
 
     def only(self, members: Iterable[int]) -> Dynamics:
         """The same model with these members for its elites; the weights are shared."""
@@ -158,9 +157,8 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def each(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own; in coarse numbers."""
-        x = torch.cat([states, actions], -1).to(self._coarse[0][0].dtype)
-        return states + self.delta_mean + self.delta_std * _change(x, self._coarse)
+        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own."""
+        return states + self.delta_mean + self.delta_std * _change(torch.cat([states, actions], -1), self._layers)
 
 
 def _change(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:

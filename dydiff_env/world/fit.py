@@ -18,6 +18,7 @@ from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
+from dydiff_env.products import fast_products
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denoiser, roll_out_anchors
 from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
@@ -113,18 +114,19 @@ def fit_world(fitting: Fitting) -> World:
         },
         "seed": fitting.seed,
     }
-    if fitting.progress and fitting.peers.count == 1:  # the rehearsal is of one process
-        from dydiff_env.world.estimate import announce_fit  # it rehearses fits: it stands above
+    with fast_products(fitting.device):
+        if fitting.progress and fitting.peers.count == 1:  # the rehearsal is of one process
+            from dydiff_env.world.estimate import announce_fit  # it rehearses fits: it stands above
 
-        announce_fit(fitting)
-    record["training"], scale = fit_stages(fitting)
-    world = World(
-        data.spec, fitting.preset, fitting.models, fitting.normalizer, scale, *_start_banks(fitting), record
-    )
-    record["parameters"] = {
-        name: sum(p.numel() for p in part.parameters()) for name, part in fitting.models.named_children()
-    }
-    record["fidelity"] = held_out_fidelity(world, fitting.batches, fitting.split.held_out, seed=fitting.seed)
+            announce_fit(fitting)
+        record["training"], scale = fit_stages(fitting)
+        world = World(
+            data.spec, fitting.preset, fitting.models, fitting.normalizer, scale, *_start_banks(fitting), record
+        )
+        record["parameters"] = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in fitting.models.named_children()
+        }
+        record["fidelity"] = held_out_fidelity(world, fitting.batches, fitting.split.held_out, seed=fitting.seed)
     if fitting.preset.anchors is not None:
         refinement, record["refinement"] = choose_refinement(world.preset.refinement, record["fidelity"])
         world.preset = dataclasses.replace(world.preset, refinement=refinement)

@@ -23,12 +23,6 @@ def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, rows: int) -> Te
     return torch.cat([function(*part) for part in zip(*(x.split(rows) for x in inputs), strict=True)])
 
 
-def coarse(device: torch.device) -> torch.dtype:
-    """What to compute corrections in, where a part in a hundred does not matter: bfloat16 where the processor multiplies in it natively."""
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and native() else torch.float32
-
-
 def initial(shape: tuple[int, ...], make: Callable[[], Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor that ``make`` makes, or an empty one on the "meta" device, where its values would not be kept.
 

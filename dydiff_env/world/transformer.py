@@ -31,6 +31,18 @@ class TransformerConfig:
     anchored: bool = True
 
 
+def causal_attention(qkv: Tensor) -> Tensor:
+    """Attention to tokens at or before one's own: (B, T, 3, H, W) to (B, T, H, W).
+
+    Written out, because torch's fused kernel for CPUs takes 7 to 19 times as long inside :func:`dydiff_env.products.fast_products`.
+    """
+    batch, tokens, _, heads, width = qkv.shape
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, tokens, width)
+    later = torch.full((tokens, tokens), -torch.inf, device=qkv.device).triu(1)
+    weights = torch.baddbmm(later.expand(batch * heads, -1, -1), q, k.transpose(1, 2), alpha=width**-0.5).softmax(-1)
+    return torch.bmm(weights, v).view(batch, heads, tokens, width).transpose(1, 2)
+
+
 class Block(nn.Module):
     """Attention and perceptron, each shifted, scaled and gated by the noise level and s_0 (DiT's adaLN-zero)."""
 
@@ -50,12 +62,7 @@ class Block(nn.Module):
         shift, scale, gate, shift2, scale2, gate2 = self.modulation(embedding)[:, None].chunk(6, -1)
         batch, tokens, width = x.shape
         qkv = self.qkv(torch.addcmul(shift, self.norm(x), 1 + scale))
-        q, k, v = qkv.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y = (
-            F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            .transpose(1, 2)
-            .reshape(batch, tokens, width)
-        )
+        y = causal_attention(qkv.view(batch, tokens, 3, self.heads, -1)).reshape(batch, tokens, width)
         x = torch.addcmul(x, gate, self.project(y))
         y = self.down(F.gelu(self.up(torch.addcmul(shift2, self.norm(x), 1 + scale2))))
         return torch.addcmul(x, gate2, y)

@@ -13,8 +13,8 @@ Their shares are those that serve best, for each dimension d and over all starts
 
     least Σ ((s^m − ŝ)_d − η_d c_d − ζ_d e_d)²,
 
-averaged over m, less one and a half standard errors of that mean, from 0 to 1. Three quarters of η are applied: it is measured on the first of M
-refinements, and what the denoiser reads off the actions grows a little with each.
+averaged over m, less one and a half standard errors of that mean, from 0 to 1. Three quarters of η are applied: it is measured on the
+first of M refinements, and what the denoiser reads off the actions grows a little with each.
 
 Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
 that out on held-out episodes (heldout.py) and then sets one number for all policies.
