@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -20,14 +21,16 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.denoiser import Condition
+from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
-from dydiff_env.world.heldout import choose_refinement
+from dydiff_env.world.heldout import SHARED, choose_refinement
+from dydiff_env.world.nudge import nudger
 from dydiff_env.world.presets import FAST, PAPER, PRESETS, TINY, Preset
-from dydiff_env.world.refine import refine
-from dydiff_env.world.rollout import Rollout
+from dydiff_env.world.refine import in_place, refine, refinements
+from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.termination import TerminationConfig, TerminationModel
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
-from dydiff_env.world.trust import APPLIED, borne_out
+from dydiff_env.world.trust import APPLIED, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.unet import TemporalUNet, UNetConfig
 from dydiff_env.world.world import World
 
@@ -177,51 +180,107 @@ def test_transformer_is_causal(cut, seed):
 def test_refinement_forms():
     rolled = Rollout(torch.zeros(2, 4, 1), torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), torch.ones(2, 3))
     ones = lambda r, a: (torch.ones(2, 3, 1), torch.ones(2, 3))  # noqa: E731
-    relabel = lambda s: 2 * s  # noqa: E731
-    states, actions, _ = refine(rolled, ones, relabel, 1)
+    settle = in_place(rolled.states[:, 0], lambda s: 2 * s)
+    states, actions, _ = refine(rolled, ones, settle, 1)
     assert states[:, 1:].eq(1).all() and states[:, 0].eq(0).all() and torch.equal(actions, 2 * states[:, :-1])
-    states, _, _ = refine(rolled, ones, relabel, 2, "average")
+    states, _, _ = refine(rolled, ones, settle, 2, "average")
     assert states[:, 1:].eq(0.75).all()
-    assert refine(rolled, ones, relabel, 0)[0] is rolled.states
-    states, actions, _ = refine(rolled, ones, relabel, 3, trust=0.25)
+    assert refine(rolled, ones, settle, 0)[0] is rolled.states
+    states, actions, _ = refine(rolled, ones, settle, 3, believe=lambda drawn: 0.25 * drawn)
     assert states[:, 1:].eq(0.25).all() and torch.equal(actions, 2 * states[:, :-1])
 
 
-@pytest.mark.parametrize("reality, trust", [(1.0, None), (9.0, APPLIED)])
+def test_damped_refinement_comes_to_rest_whatever_the_denoiser_answers():
+    rolled = Rollout(torch.zeros(1, 2, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1))
+    asked = count()
+    flips = lambda r, a: (torch.full((1, 1, 1), (-1.0) ** next(asked)), torch.ones(1, 1))  # noqa: E731
+    rounds = refinements(rolled, flips, in_place(rolled.states[:, 0], lambda s: s), "damped")
+    at = [float(states[0, 1, 0]) for states, _, _ in islice(rounds, 60)]
+    assert at[:3] == [0.0, 1.0, 0.5]
+    assert max(at[40:]) - min(at[40:]) < 0.02
+
+
+@settings(max_examples=10, deadline=None)
+@given(gain=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
+def test_a_nudged_rollout_is_the_policys_and_stays_the_anchor_where_nothing_is_to_be_corrected(gain, seed):
+    torch.manual_seed(seed)
+    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
+    dynamics.cache_elites()
+    act = lambda t, s: torch.tanh(s[:, :1])  # noqa: E731
+    rolled = rollout(dynamics, ends, act, torch.randn(5, 3), 7)
+    nudged = nudger(dynamics, rolled, act, gain)
+    states, actions = nudged(rolled.states[:, 1:])
+    assert torch.allclose(states, rolled.states, atol=1e-4)
+    wanted = rolled.states[:, 1:] + torch.randn(5, 7, 3)
+    states, actions = nudged(wanted)
+    assert torch.equal(actions, torch.stack([act(t, states[:, t]) for t in range(7)], 1))
+    model = torch.stack([dynamics.only(dynamics.elites[:1].tolist()).predict(states[:, t], actions[:, t]).mean for t in range(7)], 1)
+    model = model + rolled.states[:, 1:] - rolled.first
+    assert torch.allclose(states[:, 1:], (1 - gain) * model + gain * wanted, atol=1e-4)
+
+
+def test_members_go_their_own_ways():
+    torch.manual_seed(0)
+    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
+    dynamics.cache_elites()
+    act, starts = lambda t, s: torch.tanh(s[:, :1]), torch.randn(5, 3)
+    states, alive = apart(dynamics.only(range(3)), ends, act, starts, 7)
+    assert states.shape == (3, 5, 7, 3) and alive.eq(1).all()
+    for m in range(3):
+        alone = rollout(dynamics.only([m]), ends, act, starts, 7)
+        assert torch.allclose(states[m], alone.states[:, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("reality, trust", [(1.0, None), (9.0, SHARED)])
 def test_the_fewest_refinements_that_serve_are_chosen_and_members_asked_if_they_can_know(reality, trust):
-    table = {"M0": {"mean": 1.0}, "replace M1": {"mean": 0.52}} | {f"replace M{m}": {"mean": 0.5} for m in range(2, 6)}
+    table = {"M0": {"mean": 1.0}, "M1": {"mean": 0.52}} | {f"M{m}": {"mean": 0.5} for m in range(2, 6)}
     found = {"closed_loop": table, "apart": {"reality": reality, "members": 1.0}}
     chosen, record = choose_refinement(FAST.refinement, found)
-    assert (chosen.iterations, chosen.update, chosen.trust) == (1, "replace", trust) and record["reason"]
+    assert (chosen.iterations, chosen.trust) == (1, trust) and record["reason"]
 
 
 def test_corrections_are_believed_as_far_as_members_bear_them_out():
     torch.manual_seed(0)
     length, alive = 6, torch.ones(32, 6)
     anchor = Rollout(torch.zeros(32, length + 1, 3), torch.zeros(32, length, 1), torch.zeros(32, length, 3), alive)
-    correction = torch.randn(32, length, 3)
-    # the members go the correction's way by half in the first dimension, against it in the second, anywhere in the third
-    way = torch.tensor([0.5, -1.0, 0.0])
-    members = []
+    correction, others = torch.randn(2, 32, length, 3)
+    # the members go the correction's way by half in the first dimension, against it in the second, anywhere in the third;
+    # and where the others go all of the way in the first, not at all in the second
+    found = []
     for _ in range(5):
-        states = torch.zeros(32, length + 1, 3)
-        states[:, 1:] = way * correction + torch.tensor([0.1, 0.1, 1.0]) * torch.randn(32, length, 3)
-        members.append(anchor._replace(states=states))
-    shares = borne_out(anchor, correction, alive, members)
-    assert abs(shares[0] - APPLIED * 0.5) < 0.03 and shares[1] == 0 and shares[2] < 0.1 and shares[3] == 0
+        noise = torch.tensor([0.1, 0.1, 1.0]) * torch.randn(32, length, 3)
+        states = torch.tensor([0.5, -1.0, 0.0]) * correction + torch.tensor([1.0, 0.0, 0.0]) * others + noise
+        truth, denoiser = (torch.cat([x, alive[..., None]], -1) for x in (states, correction))
+        found.append(shares(anchor, truth, denoiser, others))
+    trust = borne_out(found)
+    assert abs(trust.denoiser[0] - APPLIED * 0.5) < 0.03 and abs(trust.members[0] - 1) < 0.05
+    assert trust.denoiser[1] == 0 and trust.denoiser[2] < 0.1 and trust.members[1] < 0.05 and trust.members[2] < 0.1
+    assert trust.denoiser[3] == 0 and trust.asks_members
+    nobody = borne_out([])
+    assert nobody == Trust(0.0) and not nobody.asks_members
+
+
+def test_a_member_that_has_ended_counts_as_not_apart():
+    anchor = Rollout(torch.zeros(1, 3, 1), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), torch.ones(1, 2))
+    states = torch.tensor([[1.0, 1.0], [3.0, 3.0]])[:, None, :, None]
+    alive = torch.tensor([[1.0, 1.0], [1.0, 0.0]])[:, None]
+    assert elsewhere(anchor, states, alive).flatten().tolist() == [2.0, 0.5]
 
 
 def test_a_world_asks_its_members_about_each_policy(tiny_world):
     asking = dataclasses.replace(tiny_world.preset.refinement, trust=None)
     tiny_world = dataclasses.replace(tiny_world, preset=dataclasses.replace(tiny_world.preset, refinement=asking))
-    shares = tiny_world.trust_in(Push())
-    assert shares.shape == (tiny_world.spec.observation_size + 1,) and ((shares >= 0) & (shares <= 1)).all()
-    assert torch.equal(shares, tiny_world.trust_in(Push()))
+    trust, size = tiny_world.trust_in(Push()), tiny_world.spec.observation_size
+    assert trust.denoiser.shape == (size + 1,) and trust.members.shape == (size,)
+    assert all(((share >= 0) & (share <= 1)).all() for share in trust)
+    assert all(torch.equal(*pair) for pair in zip(trust, tiny_world.trust_in(Push()), strict=True))
     starts = tiny_world.sample_starts(4)
-    given = tiny_world.dream(Push(), starts, iterations=1, trust=shares)
+    given = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
     assert np.array_equal(given.observations, tiny_world.dream(Push(), starts, iterations=1).observations)
     none = tiny_world.dream(Push(), starts, iterations=1, trust=0.0)
-    assert np.allclose(none.observations, tiny_world.dream(Push(), starts, iterations=0).observations, atol=1e-5)
+    assert np.allclose(none.observations, tiny_world.dream(Push(), starts, iterations=0).observations, atol=1e-4)
+    moved = tiny_world.dream(Push(), starts, iterations=1, trust=Trust(0.0, 1.0))
+    assert not np.allclose(moved.observations, none.observations, atol=1e-3)
 
 
 def test_error_scale_is_calibrated():

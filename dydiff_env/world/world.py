@@ -203,7 +203,7 @@ class World:
         return trust_in(self, policy)
 
     def sample_states(
-        self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int = 64
+        self, rolled: Rollout, actions: Tensor, generator: torch.Generator | None = None, rows: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw s_1 … s_L (B, L, O) ~ p_θ(· | s_0, actions) (Eq. 7), normalised; and how likely each step lives (B, L).
 
@@ -211,12 +211,13 @@ class World:
             rolled: the single-step rollout.
             actions: (B, L, A), whose states are asked for.
             generator: of the noise.
-            rows: windows per network call: few fit a processor's cache, and memory does not grow with B.
+            rows: windows per network call; default: few on a processor, whose cache they fit, and many on a GPU.
         """
         if self.error_scale is not None:
             whole = condition(rolled, self.error_scale(rolled.disagreement), actions)
         else:
             whole = Condition(rolled.states[:, 0], actions, torch.ones_like(rolled.alive))
+        rows = rows or (64 if self.device.type == "cpu" else 2048)
         out = []
         for begin in range(0, len(actions), rows):
             c = whole.rows(slice(begin, begin + rows))
