@@ -1,82 +1,103 @@
-"""Do the ensemble's members tell how far a correction is to be believed? Their slopes beside the simulator's, policy by policy.
+"""What of each correction the ensemble's members say to apply, what the simulator would say, and what comes of it.
 
-    python benchmarks/trust.py WORLD POLICY… [--starts 128] [--out FILE]
+    python benchmarks/trust.py WORLD POLICY… [--starts 256] [--out FILE]
 
-A slope is Σ (truth − ŝ) c / Σ c² over starts, steps and dimensions: the share of the denoiser's correction c of the single-step
-rollout ŝ that serves best, with a single member's rollout or the simulator's for the truth. Beside them the squared error of
-M = 1, over that of M = 0, by the share that is applied.
+Shares (means over the states' dimensions) of the denoiser's correction and of the members' mean: by the members (`trust_in`) and by
+least squares against the simulator. Then, for M = 1: the squared error over that of M = 0, and the distance of its transitions from
+the simulator's, over that of M = 0's, by what is applied and by how hard rollouts are nudged to it (κ; 1: put in place).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from dydiff_env import World, load_policy
+from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.evaluation.fidelity import errors, residual
 from dydiff_env.evaluation.simulator import Simulator
-from dydiff_env.world.rollout import Rollout, rollout
-from dydiff_env.world.trust import APPLIED
+from dydiff_env.policies.policy import Policy
+from dydiff_env.world.rollout import apart, rollout
+from dydiff_env.world.trust import APPLIED, Trust, elsewhere, shares
 
 
-def slope(error: Tensor, correction: Tensor, known: Tensor) -> float:
-    """Of (B, L, O) on (B, L, O) where ``known`` (B, L)."""
-    return float((error * correction)[known].sum() / correction[known].square().sum().clamp(min=1e-12))
+def nudged(world: World, gain: float) -> World:
+    """The same world with another κ."""
+    refinement = dataclasses.replace(world.preset.refinement, nudge=gain)
+    return dataclasses.replace(world, preset=dataclasses.replace(world.preset, refinement=refinement))
+
+
+def best_shares(world: World, policy: Policy, real: Trajectories) -> list[float]:
+    """η and ζ, means over the dimensions, by what really happened."""
+    models, length = world.models, world.horizon
+    states = world.normalizer.normalize(torch.from_numpy(real.observations))
+
+    def act(_: int, at: torch.Tensor) -> torch.Tensor:
+        return policy.act(world.normalizer.denormalize(at), True).clamp(world.low, world.high)
+
+    anchor = rollout(models.dynamics, models.termination, act, states[:, 0], length)
+    every = models.dynamics.only(range(models.dynamics.config.members))
+    members = elsewhere(anchor, *apart(every, models.termination, act, states[:, 0], length))
+    drawn, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
+    lives = torch.from_numpy(real.mask).float()[..., None]
+    found = shares(anchor, torch.cat([states[:, 1:], lives], -1), torch.cat([drawn, living[..., None]], -1), members)
+    return found[:, :-1].clamp(0, 1).mean(1).tolist()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world")
     parser.add_argument("policies", nargs="+")
-    parser.add_argument("--starts", type=int, default=128)
+    parser.add_argument("--starts", type=int, default=256)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     world = World.load(options.world)
-    simulator, dynamics, length = Simulator(world.spec), world.models.dynamics, world.horizon
-    starts = world.sample_starts(options.starts, seed=7)
-    first = world.normalizer.normalize(torch.from_numpy(starts))
+    simulator, starts = Simulator(world.spec), world.sample_starts(options.starts, seed=7)
     found = {}
     for path in options.policies:
         policy = load_policy(path, world.spec)
+        real, asked = simulator.follow(policy, starts, world.horizon), world.trust_in(policy)
 
-        def act(t: int, states: Tensor, policy=policy) -> Tensor:
-            return policy.act(world.normalizer.denormalize(states), True)
+        def measure(gain: float, trust: Trust, m: int = 1, policy=policy, real=real) -> tuple[float, float]:
+            dream = nudged(world, gain).dream(policy, starts, iterations=m, trust=trust)
+            error, mask = errors(world, dream, real)
+            return float((error * mask).sum() / mask.sum()), residual(world, simulator, dream, 2000)
 
-        def rolled(model, act=act) -> Rollout:
-            return rollout(model, world.models.termination, act, first, length)
-
-        anchor = rolled(dynamics)
-        drawn, _ = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
-        correction = drawn - anchor.states[:, 1:]
-        members = []
-        for i in range(dynamics.config.members):
-            one = rolled(dynamics.member(i))
-            known = (anchor.alive > 0) & (one.alive > 0)
-            members.append(slope(one.states[:, 1:] - anchor.states[:, 1:], correction, known))
-        real = simulator.follow(policy, starts, length)
-        truth = world.normalizer.normalize(torch.from_numpy(real.observations))[:, 1:]
-        mask = torch.from_numpy(real.mask)
-        error = truth - anchor.states[:, 1:]
-        asked = world.trust_in(policy)
-        share = asked[:-1] if isinstance(asked, Tensor) else asked
-
-        def ratio(part: Tensor | float, error=error, correction=correction, mask=mask) -> float:
-            return float((error - part * correction)[mask].square().mean() / error[mask].square().mean())
-
+        base = measure(1.0, asked, 0)
+        whole = asked._replace(denoiser=asked.denoiser / APPLIED)
+        variants = {
+            "denoiser, in place": (1.0, Trust(whole.denoiser)),
+            "members, in place": (1.0, Trust(0.0, asked.members)),
+            "both, in place": (1.0, whole),
+            "denoiser, .6": (0.6, Trust(whole.denoiser)),
+            "members, .6": (0.6, Trust(0.0, asked.members)),
+            "both, .2": (0.2, whole),
+            "both, .4": (0.4, whole),
+            "both, .6": (0.6, whole),
+            "both, .8": (0.8, whole),
+            "the default": (world.preset.refinement.nudge, asked),
+        }
+        ratios = {
+            name: [float(x) for x in np.divide(measure(gain, trust), base)] for name, (gain, trust) in variants.items()
+        }
+        by_members = [float(torch.as_tensor(share)[: starts.shape[1]].mean()) for share in (whole.denoiser, asked.members)]
         found[Path(path).stem] = {
-            "members": sum(members) / len(members),
-            "simulator": slope(error, correction, mask),
-            "ratio": {".25": ratio(0.25), ".5": ratio(0.5), "1": ratio(1.0), "asked": ratio(share),
-                      "asked, all of it": ratio(share / APPLIED)},
-        }  # fmt: skip
+            "shares": {"members": by_members, "simulator": best_shares(world, policy, real)},
+            "error and distance, to M = 0": ratios,
+        }
         print(Path(path).stem, json.dumps(found[Path(path).stem]), flush=True)
+    results = [policy["error and distance, to M = 0"] for policy in found.values()]
+    means = {name: np.mean([r[name] for r in results], 0).round(3).tolist() for name in results[0]}
+    print(json.dumps(means, indent=1))
     if options.out:
         command = f"python benchmarks/trust.py WORLD POLICY… --starts {options.starts}"
-        options.out.write_text(json.dumps({"command": command, "policies": found}, indent=1) + "\n")
+        options.out.write_text(json.dumps({"command": command, "mean": means, "policies": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

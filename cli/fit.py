@@ -65,7 +65,7 @@ def fit(
         console.print(fidelity_table(world.record["fidelity"]))
         chosen = world.record.get("refinement")
         if chosen:
-            console.print(f"{chosen['reason']} Hence M = {chosen['iterations']} ({chosen['update']}).")
+            console.print(f"{chosen['reason']} Hence M = {chosen['iterations']}.")
         close(document)
 
 

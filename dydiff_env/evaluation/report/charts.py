@@ -104,9 +104,8 @@ def closed_loop(fidelity: dict[str, Any], chosen: str) -> Chart:
     """Error where the policy reacts to what it sees, without refinement and with the world's own."""
     made = figure("step of the rollout", ERROR, log=True)
     results = fidelity["closed_loop"]
-    update = chosen.split()[0]
     for name, values in results.items():
-        if name not in ("M0", chosen) and name.startswith(update):
+        if name not in ("M0", chosen):
             line(made, name, *horizons(values), GREY, width=1, opacity=0.7, mode="lines", showlegend=False)
     line(made, "M0, single-step", *horizons(results["M0"]), ORANGE)
     if chosen in results and chosen != "M0":
