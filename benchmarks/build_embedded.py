@@ -62,7 +62,7 @@ def preset(scale: float) -> Preset:
         refinement=RefinementConfig(trust=0.5),  # measured: in the simulator it serves better than what the members say
         horizon=64,
         dynamics=DynamicsConfig(members=4, elites=3, width=96, depth=3),
-        dynamics_training=steps(FAST.dynamics_training, 8_000),
+        dynamics_training=steps(FAST.dynamics_training, 12_000),
         reward=RewardConfig(width=128),
         reward_training=steps(FAST.reward_training, 3_000),
         termination=TerminationConfig(width=32, depth=2),
@@ -71,7 +71,7 @@ def preset(scale: float) -> Preset:
         behavior_training=steps(FAST.behavior_training, 800),
         anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
         network=TransformerConfig(width=64, blocks=3),
-        denoiser_training=steps(FAST.denoiser_training, 1_800),
+        denoiser_training=steps(FAST.denoiser_training, 3_000),
     )
 
 
@@ -82,7 +82,7 @@ def collect(transitions: int, seed: int) -> Dataset:
     base: Any = make_env(spec.env_spec).unwrapped
 
     def controller(noise: float) -> WaypointController:
-        return WaypointController(base.maze, spec.observation_space, WaypointConfig(noise=noise), seed)
+        return WaypointController(base.maze, spec.observation_space, WaypointConfig(noise=noise, memory=0.0), seed)
 
     def score(act: Any) -> float:
         episodes = record(spec.env_spec, act, episodes=32, num_envs=16, seed=seed + 1)

@@ -20,6 +20,7 @@ import torch
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.products import fast_products
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.models import Models
@@ -62,7 +63,8 @@ def main() -> None:
     fast = World(spec, FAST, Models(spec, FAST), normalizer, scale, starts, starts)
 
     a = torch.randn(512, 512)
-    roofline = 2 * 512**3 / best(lambda: a @ a, 50) / 1e9
+    with fast_products():  # as the package works
+        roofline = 2 * 512**3 / best(lambda: a @ a, 50) / 1e9
     rollout = best(lambda: fast.dream(Linear(), starts, iterations=0))
     asking = best(lambda: fast.trust_in(Linear()))  # once for a policy
     trust = Trust(0.5, 0.5)  # what untrained members say may leave them out, which would be faster
@@ -73,15 +75,16 @@ def main() -> None:
         for n, p in network.named_parameters()
         if p.dim() == 2 and "modulation" not in n and "noise" not in n
     )
-    elites, width, depth = FAST.dynamics.elites, FAST.dynamics.width, FAST.dynamics.depth
-    step = elites * (14 * width + (depth - 1) * width**2 + 11 * width)
-    flops = 2 * batch * (length * step + m * network.tokens * tokens)  # type: ignore[union-attr]
+    width, depth = FAST.dynamics.width, FAST.dynamics.depth
+    member = length * (14 * width + (depth - 1) * width**2 + 11 * width)
+    rolled = FAST.dynamics.elites + FAST.dynamics.members  # in the mean, and each on its own; then one a nudged rollout
+    flops = 2 * batch * ((rolled + m) * member + m * network.tokens * tokens)  # type: ignore[union-attr]
 
     paper = Models(spec, PAPER).denoiser.eval().requires_grad_(False)
     rows = 64
     condition = Condition(torch.randn(rows, 11), torch.randn(rows, length, 3), torch.ones(rows, length))
     x, sigma = torch.randn(rows, length, 11), torch.ones(rows)
-    with torch.no_grad():
+    with torch.no_grad(), fast_products():
         call = best(lambda: paper(x, sigma, condition), 3)
     calls = 2 * PAPER.sampler.steps - 1
     paper_rate = rows / (2 * calls * call)
