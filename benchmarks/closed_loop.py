@@ -58,7 +58,8 @@ def main() -> None:
         arguments.out.write_text(
             json.dumps(
                 {
-                    "command": f"benchmarks/closed_loop.py on {world.spec.dataset_id}",
+                    "command": f"dydiff-env fit --dataset {world.spec.dataset_id} --out WORLD; "
+                    f"python benchmarks/closed_loop.py WORLD POLICY… --starts {arguments.starts}",
                     "summary": summary,
                     "policies": results,
                 },

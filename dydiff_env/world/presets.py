@@ -36,7 +36,7 @@ class AnchorConfig:
         after_end: weight in the loss of the steps after a termination, where the truth stands still.
     """
 
-    windows: int = 40_000
+    windows: int = 60_000
     open_loop: float = 0.25
     gain: tuple[float, float] = (0.5, 1.5)
     relabelled: float = 0.4
@@ -57,7 +57,7 @@ class Preset:
 
     name: str = "fast"
     horizon: int = 100
-    dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=5, elites=4, beta=1.0))
+    dynamics: DynamicsConfig = field(default_factory=lambda: DynamicsConfig(members=7, elites=4, beta=1.0))
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             steps=16_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
@@ -88,7 +88,7 @@ class Preset:
     )
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=3_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+            steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
         )
     )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
