@@ -38,7 +38,8 @@ def best_shares(world: World, policy: Policy, real: Trajectories) -> list[float]
     states = world.normalizer.normalize(torch.from_numpy(real.observations))
 
     def act(_: int, at: torch.Tensor) -> torch.Tensor:
-        return policy.act(world.normalizer.denormalize(at), True).clamp(world.low, world.high)
+        actions = policy.act(world.normalizer.denormalize(at).reshape(-1, at.shape[-1]), True)
+        return actions.clamp(world.low, world.high).reshape(*at.shape[:-1], -1)
 
     anchor = rollout(models.dynamics, models.termination, act, states[:, 0], length)
     every = models.dynamics.only(range(models.dynamics.config.members))

@@ -223,7 +223,7 @@ def test_members_go_their_own_ways():
     torch.manual_seed(0)
     dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
     dynamics.cache_elites()
-    act, starts = lambda t, s: torch.tanh(s[:, :1]), torch.randn(5, 3)
+    act, starts = lambda t, s: torch.tanh(s[..., :1]), torch.randn(5, 3)
     states, alive = apart(dynamics.only(range(3)), ends, act, starts, 7)
     assert states.shape == (3, 5, 7, 3) and alive.eq(1).all()
     for m in range(3):

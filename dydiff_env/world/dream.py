@@ -14,7 +14,7 @@ from dydiff_env.products import fast_products
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
-from dydiff_env.world.rollout import apart, rollout
+from dydiff_env.world.rollout import Act, apart, rollout
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
@@ -100,7 +100,7 @@ def trust_in(world: World, policy: Policy) -> Trust:
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
-        states, alive = apart(dynamics.only(members), ends, act, starts, length)
+        states, alive = apart(dynamics.only(members), ends, _one_by_one(act), starts, length)
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
@@ -148,7 +148,8 @@ def _window(
     start = ahead(rolled)
     asked = iterations > 0 and trust.asks_members
     every = dynamics.only(range(dynamics.config.members))
-    others = elsewhere(rolled, *apart(every, ends, act, states, horizon)) if asked else 0.0
+    act_each = _together(act) if deterministic and first is None else _one_by_one(act)
+    others = elsewhere(rolled, *apart(every, ends, act_each, states, horizon)) if asked else 0.0
 
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)
@@ -172,6 +173,16 @@ def _window(
     draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
     uncertainties = rolled.disagreement.square().mean(-1).sqrt()
     return refined, actions, uncertainties, alive > draw.to(world.device)
+
+
+def _one_by_one(act: Act) -> Act:
+    """For states (members, B, O), a call a member: a policy that draws draws alike for each."""
+    return lambda t, at: torch.stack([act(t, own) for own in at])
+
+
+def _together(act: Act) -> Act:
+    """For states (members, B, O), one call."""
+    return lambda t, at: act(t, at.flatten(0, 1)).reshape(*at.shape[:2], -1)
 
 
 def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor) -> Trajectories:

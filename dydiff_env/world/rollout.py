@@ -71,7 +71,7 @@ def apart(
     Args:
         dynamics: T_φ.
         termination: says which states are terminal; what comes after one is no longer of use.
-        act: chooses the actions.
+        act: chooses the actions (elites, B, A) in states (elites, B, O).
         starts: (B, O), normalised.
         horizon: L.
 
@@ -82,8 +82,7 @@ def apart(
     states = starts.new_empty(count, len(starts), horizon, starts.shape[1])
     now = starts.expand(count, -1, -1)
     for t in range(horizon):
-        actions = torch.stack([act(t, own) for own in now])
-        states[:, :, t] = now = dynamics.each(now, actions).clamp(-BOUND, BOUND)
+        states[:, :, t] = now = dynamics.each(now, act(t, now)).clamp(-BOUND, BOUND)
     return states, (~in_blocks(termination.terminal, states.flatten(0, 1), rows=128)).float().cumprod(1).reshape(states.shape[:-1])
 
 
