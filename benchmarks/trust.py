@@ -43,7 +43,7 @@ def best_shares(world: World, policy: Policy, real: Trajectories) -> list[float]
 
     anchor = rollout(models.dynamics, models.termination, act, states[:, 0], length)
     every = models.dynamics.only(range(models.dynamics.config.members))
-    members = elsewhere(anchor, *apart(every, models.termination, act, states[:, 0], length))
+    members = elsewhere(anchor, apart(every, models.termination, act, states[:, 0], length))
     drawn, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
     lives = torch.from_numpy(real.mask).float()[..., None]
     found = shares(anchor, torch.cat([states[:, 1:], lives], -1), torch.cat([drawn, living[..., None]], -1), members)

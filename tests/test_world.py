@@ -224,11 +224,11 @@ def test_members_go_their_own_ways():
     dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
     dynamics.cache_elites()
     act, starts = lambda t, s: torch.tanh(s[..., :1]), torch.randn(5, 3)
-    states, alive = apart(dynamics.only(range(3)), ends, act, starts, 7)
-    assert states.shape == (3, 5, 7, 3) and alive.eq(1).all()
+    steps = list(apart(dynamics.only(range(3)), ends, act, starts, 7))
+    assert len(steps) == 7 and all(alive.eq(1).all() and alive.shape == (3, 5) for _, alive in steps)
     for m in range(3):
         alone = rollout(dynamics.only([m]), ends, act, starts, 7)
-        assert torch.allclose(states[m], alone.states[:, 1:], atol=1e-5)
+        assert torch.allclose(torch.stack([states[m] for states, _ in steps], 1), alone.states[:, 1:], atol=1e-5)
 
 
 @pytest.mark.parametrize("reality, trust", [(1.0, None), (9.0, SHARED)])
@@ -262,9 +262,9 @@ def test_corrections_are_believed_as_far_as_members_bear_them_out():
 
 def test_a_member_that_has_ended_counts_as_not_apart():
     anchor = Rollout(torch.zeros(1, 3, 1), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1), torch.ones(1, 2))
-    states = torch.tensor([[1.0, 1.0], [3.0, 3.0]])[:, None, :, None]
-    alive = torch.tensor([[1.0, 1.0], [1.0, 0.0]])[:, None]
-    assert elsewhere(anchor, states, alive).flatten().tolist() == [2.0, 0.5]
+    states = torch.tensor([1.0, 3.0])[:, None, None]
+    steps = [(states, torch.tensor([[1.0], [1.0]])), (states, torch.tensor([[1.0], [0.0]]))]
+    assert elsewhere(anchor, steps).flatten().tolist() == [2.0, 0.5]
 
 
 def test_a_world_asks_its_members_about_each_policy(tiny_world):

@@ -100,15 +100,16 @@ def trust_in(world: World, policy: Policy) -> Trust:
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
-        states, alive = apart(dynamics.only(members), ends, _one_by_one(act), starts, length)
+        alone = list(apart(dynamics.only(members), ends, _one_by_one(act), starts, length))
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
                 anchor = rollout(dynamics.only(rest), ends, act, starts, length)
                 following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
                 denoiser = torch.cat([following, living[..., None]], -1)
-                truth = torch.cat([states[m], alive[m, ..., None]], -1)
-                found.append(shares(anchor, truth, denoiser, elsewhere(anchor, states[others], alive[others])))
+                truth = torch.stack([torch.cat([states[m], alive[m, :, None]], -1) for states, alive in alone], 1)
+                e = elsewhere(anchor, ((states[others], alive[others]) for states, alive in alone))
+                found.append(shares(anchor, truth, denoiser, e))
     return borne_out(found)
 
 
@@ -149,7 +150,7 @@ def _window(
     asked = iterations > 0 and trust.asks_members
     every = dynamics.only(range(dynamics.config.members))
     act_each = _together(act) if deterministic and first is None else _one_by_one(act)
-    others = elsewhere(rolled, *apart(every, ends, act_each, states, horizon)) if asked else 0.0
+    others = elsewhere(rolled, apart(every, ends, act_each, states, horizon)) if asked else 0.0
 
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)

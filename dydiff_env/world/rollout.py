@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dydiff_env.world.dynamics import Dynamics
-from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.termination import TerminationModel
 
 Act = Callable[[int, Tensor], Tensor]
@@ -62,10 +61,9 @@ def rollout(
     return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first)
 
 
-@torch.no_grad()
 def apart(
     dynamics: Dynamics, termination: TerminationModel, act: Act, starts: Tensor, horizon: int
-) -> tuple[Tensor, Tensor]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The elites' own rollouts: each goes its own way from the same starts, and the policy acts on its states.
 
     Args:
@@ -75,15 +73,15 @@ def apart(
         starts: (B, O), normalised.
         horizon: L.
 
-    Returns:
-        states s_1 … s_L (elites, B, L, O), and (elites, B, L), 1 where neither the state nor any before it is terminal.
+    Yields:
+        For t = 1 … L the states s_t (elites, B, O), and (elites, B), 1 where neither s_t nor any state before it is terminal.
     """
-    count = len(dynamics.elites)
-    states = starts.new_empty(count, len(starts), horizon, starts.shape[1])
-    now = starts.expand(count, -1, -1)
+    now = starts.expand(len(dynamics.elites), -1, -1)
+    alive = starts.new_ones(now.shape[:2])
     for t in range(horizon):
-        states[:, :, t] = now = dynamics.each(now, act(t, now)).clamp(-BOUND, BOUND)
-    return states, (~in_blocks(termination.terminal, states.flatten(0, 1), rows=128)).float().cumprod(1).reshape(states.shape[:-1])
+        now = dynamics.each(now, act(t, now)).clamp(-BOUND, BOUND)
+        alive = alive * (~termination.terminal(now)).float()
+        yield now, alive
 
 
 def follow(dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor) -> Rollout:

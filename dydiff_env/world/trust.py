@@ -22,7 +22,7 @@ that out on held-out episodes (heldout.py) and then sets one number for all poli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,12 +53,15 @@ class Trust(NamedTuple):
         return bool(torch.as_tensor(self.members).any())
 
 
-def elsewhere(anchor: Rollout, states: Tensor, alive: Tensor) -> Tensor:
-    """e, (B, L, O), for the members' own rollouts: states (members, B, L, O), alive (members, B, L).
+def elsewhere(anchor: Rollout, steps: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """e, (B, L, O), for members' own rollouts: at each step their states (members, B, O), and which are alive (members, B).
 
     A member that has ended no longer tells where others go, and counts as not apart.
     """
-    return (alive[..., None] * (states - anchor.states[:, 1:])).mean(0)
+    e = torch.empty_like(anchor.states[:, 1:])
+    for t, (states, alive) in enumerate(steps):
+        e[:, t] = (alive[..., None] * (states - anchor.states[:, t + 1])).mean(0)
+    return e
 
 
 def shares(anchor: Rollout, truth: Tensor, denoiser: Tensor, members: Tensor) -> Tensor:
