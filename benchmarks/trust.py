@@ -23,7 +23,7 @@ from dydiff_env.evaluation.fidelity import errors, residual
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.rollout import apart, rollout
-from dydiff_env.world.trust import APPLIED, Trust, elsewhere, shares
+from dydiff_env.world.trust import Trust, elsewhere, shares
 
 
 def nudged(world: World, gain: float) -> World:
@@ -71,23 +71,21 @@ def main() -> None:
             return float((error * mask).sum() / mask.sum()), residual(world, simulator, dream, 2000)
 
         base = measure(1.0, asked, 0)
-        whole = asked._replace(denoiser=asked.denoiser / APPLIED)
         variants = {
-            "denoiser, in place": (1.0, Trust(whole.denoiser)),
+            "denoiser, in place": (1.0, Trust(asked.denoiser)),
             "members, in place": (1.0, Trust(0.0, asked.members)),
-            "both, in place": (1.0, whole),
-            "denoiser, .6": (0.6, Trust(whole.denoiser)),
+            "both, in place": (1.0, asked),
+            "denoiser, .6": (0.6, Trust(asked.denoiser)),
             "members, .6": (0.6, Trust(0.0, asked.members)),
-            "both, .2": (0.2, whole),
-            "both, .4": (0.4, whole),
-            "both, .6": (0.6, whole),
-            "both, .8": (0.8, whole),
-            "the default": (world.preset.refinement.nudge, asked),
+            "both, .2": (0.2, asked),
+            "both, .4": (0.4, asked),
+            "both, .6": (0.6, asked),
+            "both, .8": (0.8, asked),
         }
         ratios = {
             name: [float(x) for x in np.divide(measure(gain, trust), base)] for name, (gain, trust) in variants.items()
         }
-        by_members = [float(torch.as_tensor(share)[: starts.shape[1]].mean()) for share in (whole.denoiser, asked.members)]
+        by_members = [float(torch.as_tensor(share)[: starts.shape[1]].mean()) for share in (asked.denoiser, asked.members)]
         found[Path(path).stem] = {
             "shares": {"members": by_members, "simulator": best_shares(world, policy, real)},
             "error and distance, to M = 0": ratios,

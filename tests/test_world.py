@@ -30,7 +30,7 @@ from dydiff_env.world.refine import in_place, refine, refinements
 from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.termination import TerminationConfig, TerminationModel
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
-from dydiff_env.world.trust import APPLIED, Trust, borne_out, elsewhere, shares
+from dydiff_env.world.trust import Trust, borne_out, elsewhere, shares
 from dydiff_env.world.unet import TemporalUNet, UNetConfig
 from dydiff_env.world.world import World
 
@@ -253,7 +253,7 @@ def test_corrections_are_believed_as_far_as_members_bear_them_out():
         truth, denoiser = (torch.cat([x, alive[..., None]], -1) for x in (states, correction))
         found.append(shares(anchor, truth, denoiser, others))
     trust = borne_out(found)
-    assert abs(trust.denoiser[0] - APPLIED * 0.5) < 0.03 and abs(trust.members[0] - 1) < 0.05
+    assert abs(trust.denoiser[0] - 0.5) < 0.03 and abs(trust.members[0] - 1) < 0.05
     assert trust.denoiser[1] == 0 and trust.denoiser[2] < 0.1 and trust.members[1] < 0.05 and trust.members[2] < 0.1
     assert trust.denoiser[3] == 0 and trust.asks_members
     nobody = borne_out([])

@@ -13,8 +13,8 @@ Their shares are those that serve best, for each dimension d and over all starts
 
     least Σ ((s^m − ŝ)_d − η_d c_d − ζ_d e_d)²,
 
-averaged over m, less one and a half standard errors of that mean, from 0 to 1. Three quarters of η are applied: it is measured on the
-first of M refinements, and what the denoiser reads off the actions grows a little with each.
+averaged over m, less some standard errors of that mean, from 0 to 1: one and a half for ζ, a half for η, which the members underrate, since
+the denoiser has learned of errors that all members share and a member that stands for the truth does not show.
 
 Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
 that out on held-out episodes (heldout.py) and then sets one number for all policies.
@@ -32,8 +32,7 @@ from dydiff_env.world.refine import ahead
 from dydiff_env.world.rollout import Rollout
 
 STARTS = 64  # rollouts that the shares are estimated from
-APPLIED = 0.75  # part of η
-CAUTION = 1.5  # standard errors
+CAUTION = (0.5, 1.5)  # standard errors that are taken off η and ζ
 
 
 class Trust(NamedTuple):
@@ -89,5 +88,5 @@ def borne_out(found: Sequence[Tensor]) -> Trust:
         return Trust(0.0)
     views = torch.stack(list(found))
     error = views.std(0) / len(views) ** 0.5 if len(views) > 1 else torch.zeros_like(views[0])
-    denoiser, members = (views.mean(0) - CAUTION * error).clamp(0, 1)
-    return Trust(APPLIED * denoiser, members[:-1])
+    denoiser, members = (views.mean(0) - torch.tensor(CAUTION, device=views.device)[:, None] * error).clamp(0, 1)
+    return Trust(denoiser, members[:-1])

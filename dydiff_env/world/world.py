@@ -175,7 +175,8 @@ class World:
             deterministic: the policy's mode, or draws from it (one draw a step, the same in every iteration).
             seed: of the draws.
             first_actions: (B, A), taken at the first step in place of the policy's.
-            trust: what :meth:`trust_in` this policy said; default: asked now, which costs about as much as dreaming 100 starts.
+            trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
+                as much as dreaming 200 starts.
 
         Returns:
             B trajectories. Their actions are the policy's own on their observations (Eq. 8), but for ``first_actions``.
@@ -191,12 +192,12 @@ class World:
         )
 
     def trust_in(self, policy: Policy) -> Trust:
-        """What share of the denoiser's corrections of this policy's rollouts to believe; :mod:`dydiff_env.world.trust` says how.
+        """How far corrections of this policy's rollouts are to be believed; :mod:`dydiff_env.world.trust` says how.
 
         It depends on the policy and the world alone. Ask once where one policy is dreamt many times.
 
         Returns:
-            (O + 1,), of each dimension of the states and of being alive; or one number, where the preset gives it.
+            The shares of the denoiser's correction and of the members'; one number for the first, where the preset gives it.
         """
         from dydiff_env.world.dream import trust_in
 
