@@ -197,7 +197,7 @@ class Dreams:
         self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, seed: int, first: np.ndarray | None
     ) -> Trajectories:
         return self.world.dream(
-            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust
+            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust, goes_on=self.window
         )
 
     def _draws(self) -> bool:

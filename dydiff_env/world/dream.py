@@ -18,6 +18,8 @@ from dydiff_env.world.rollout import Act, apart, rollout
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
+FADE = 25  # steps over which the members' correction vanishes before a further window
+
 
 @torch.no_grad()
 def dream(
@@ -31,6 +33,7 @@ def dream(
     seed: int,
     first_actions: np.ndarray | Tensor | None,
     trust: Trust | float | None,
+    goes_on: int | None,
 ) -> Trajectories:
     """What :meth:`World.dream` says."""
     horizon = world.horizon if horizon is None else horizon
@@ -79,6 +82,7 @@ def dream(
                 first if begin == 0 else None,
                 generator,
                 trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
+                end - begin if end < horizon else None if goes_on is None else goes_on - begin,
             )
             along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
             uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
@@ -124,6 +128,7 @@ def _window(
     first: Tensor | None,
     generator: torch.Generator,
     trust: Trust,
+    goes_on: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
 
@@ -151,10 +156,15 @@ def _window(
     every = dynamics.only(range(dynamics.config.members))
     act_each = _together(act) if deterministic and first is None else _one_by_one(act)
     others = elsewhere(rolled, apart(every, ends, act_each, states, horizon)) if asked else 0.0
+    share: Tensor | float = trust.members
+    if goes_on is not None:
+        # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
+        left = goes_on - 1 - torch.arange(horizon, device=world.device)[:, None]
+        share = share * (left / FADE).clamp(0, 1)
 
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)
-        wanted[..., :-1] += trust.members * others
+        wanted[..., :-1] += share * others
         return wanted
 
     nudged = iterations > 0 and config.nudge < 1

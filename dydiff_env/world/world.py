@@ -164,6 +164,7 @@ class World:
         seed: int = 0,
         first_actions: np.ndarray | Tensor | None = None,
         trust: Trust | float | None = None,
+        goes_on: int | None = None,
     ) -> Trajectories:
         """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
 
@@ -177,6 +178,8 @@ class World:
             first_actions: (B, A), taken at the first step in place of the policy's.
             trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
                 as much as dreaming 200 starts.
+            goes_on: the step from which a further dream will start. The members' correction, a mean of states that are possible and
+                hardly one itself, fades before it, as it does between the windows of a long dream. Default: nothing goes on.
 
         Returns:
             B trajectories. Their actions are the policy's own on their observations (Eq. 8), but for ``first_actions``.
@@ -188,7 +191,7 @@ class World:
 
         return dream(
             self, policy, starts, horizon, iterations, deterministic=deterministic, seed=seed,
-            first_actions=first_actions, trust=trust,
+            first_actions=first_actions, trust=trust, goes_on=goes_on,
         )
 
     def trust_in(self, policy: Policy) -> Trust:
