@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,9 @@ def test_native_warnings_are_shown_once(capfd):
         with warnings_once():
             make_env("HalfCheetah-v5").close()
     assert capfd.readouterr().err.count("settotalmass") <= 1
+    with warnings_once():
+        os.write(2, b"a line\nanother\na line\n")  # a vector of environments says the same many times at once
+    assert capfd.readouterr().err.splitlines() == ["a line", "another"]
 
 
 @pytest.mark.parametrize("arguments, code, words", [

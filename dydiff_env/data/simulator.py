@@ -133,7 +133,8 @@ def warnings_once() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             caught.seek(0)
-            fresh = [line for line in caught.read().splitlines() if line.strip() and line not in _seen]
+            lines = dict.fromkeys(caught.read().splitlines())  # a set that keeps their order
+            fresh = [line for line in lines if line.strip() and line not in _seen]
             _seen.update(fresh)
             if fresh:
                 os.write(2, b"\n".join(fresh) + b"\n")
