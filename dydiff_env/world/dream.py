@@ -152,10 +152,11 @@ def _window(
     dynamics, ends, config = world.models.dynamics, world.models.termination, world.preset.refinement
     rolled = rollout(dynamics, ends, act, states, horizon)
     start = ahead(rolled)
-    asked = iterations > 0 and trust.asks_members
-    every = dynamics.only(range(dynamics.config.members))
-    act_each = _together(act) if deterministic and first is None else _one_by_one(act)
-    others = elsewhere(rolled, apart(every, ends, act_each, states, horizon)) if asked else 0.0
+    others: Tensor | float = 0.0
+    if iterations and trust.asks_members:
+        every = dynamics.only(range(dynamics.config.members))
+        act_each = _together(act) if deterministic and first is None else _one_by_one(act)
+        others = elsewhere(rolled, apart(every, ends, act_each, states, horizon))
     share: Tensor | float = trust.members
     if goes_on is not None:
         # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.

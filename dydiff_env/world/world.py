@@ -177,7 +177,7 @@ class World:
             seed: of the draws.
             first_actions: (B, A), taken at the first step in place of the policy's.
             trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
-                as much as dreaming 200 starts.
+                as much as dreaming 250 starts.
             goes_on: the step from which a further dream will start. The members' correction, a mean of states that are possible and
                 hardly one itself, fades before it, as it does between the windows of a long dream. Default: nothing goes on.
 
