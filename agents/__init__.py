@@ -5,6 +5,7 @@ from dydiff_env.agents.algorithms import ALGORITHMS, agent_class, load_agent, re
 from dydiff_env.agents.bc import BC, BCConfig
 from dydiff_env.agents.cql import CQL, CQLConfig
 from dydiff_env.agents.diffql import DiffQL, DiffQLConfig
+from dydiff_env.agents.judge import Judge
 from dydiff_env.agents.replay import Batch, Replay
 from dydiff_env.agents.seeds import Run, train_seeds
 from dydiff_env.agents.td3bc import TD3BC, TD3BCConfig
@@ -21,6 +22,7 @@ __all__ = [
     "CQLConfig",
     "DiffQL",
     "DiffQLConfig",
+    "Judge",
     "Replay",
     "Run",
     "Schedule",

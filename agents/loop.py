@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
+from dydiff_env.agents.judge import Judge
 from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
@@ -139,7 +140,8 @@ def loop(
 ) -> dict[str, Any]:
     """Algorithm 1, a folder ``out`` with the checkpoint, the rollouts and a table of rounds.
 
-    Each round: train on the mix, dream with the agent from states of the data, filter, add to the buffer.
+    Each round: train on the mix, dream with the agent from states of the data, filter, add to the buffer; dream whole
+    episodes, and keep the agent that has the best of all rounds as ``out/best.pt``.
     A new agent begins a new loop; what an older one left in ``out`` goes.
     A loop that was killed goes on after its last whole round: load ``out/agent.pt`` and call again. It ends with
     the result of the uninterrupted loop, since every draw depends on the seed and the round's number.
@@ -154,10 +156,11 @@ def loop(
         progress: show a bar on a terminal.
 
     Returns:
-        ``rounds`` (one dictionary a round), ``updates``, ``updates_per_second``, ``seconds``, ``checkpoint``.
+        ``rounds`` (one dictionary a round; ``rollout_return`` is the mean of the round's rollouts before the filter, ``dream_return``
+        that of dreamt episodes), ``updates``, ``updates_per_second``, ``seconds``, ``checkpoint``, ``best_checkpoint``, ``best_round``.
 
     Raises:
-        DyDiffError: where the agent does not fit the loop it is to resume.
+        DyDiffError: where the agent does not fit the loop it is to resume, or the world does not fit the data.
     """
     config, out = config or LoopConfig(), Path(out)
     done, rest = divmod(agent.updates, config.updates)
@@ -170,12 +173,13 @@ def loop(
         )
     options = config.round_options(world, agent.seed)
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
+    judge = Judge.of(world, dataset)
     check_ratio(config.real_ratio)
     if env is not None:
         make_env(env).close()
     # What is wrong has been told by now; only then does an older loop make room.
     if not done:
-        for name in ("agent.pt", "loop.json"):
+        for name in ("agent.pt", "best.pt", "loop.json"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "rollouts", ignore_errors=True)
     dreams = {"world": world_fingerprint(world), "iterations": options.iterations}
@@ -187,6 +191,11 @@ def loop(
         _write(out / "loop.json", document)
 
     def evaluate() -> None:
+        if "dream_return" not in rows[-1]:
+            rows[-1] |= judge(agent)
+            if best(rows) is rows[-1]:
+                agent.save(out / "best.pt")
+            note()
         if env is not None and "return_mean" not in rows[-1]:
             rows[-1] |= evaluation(agent, env, config.eval_episodes)
             note()
@@ -221,13 +230,14 @@ def loop(
                         name: statistics[name]
                         for name in ("kept", "transitions", "terminated", "uncertainty")
                     },
-                    "dream_return": (statistics["returns_all"] or {}).get("mean"),
+                    "rollout_return": (statistics["returns_all"] or {}).get("mean"),
                 }
             )
             note()  # the table first: a kill between the two repeats the round and writes the same row again
             agent.save(out / "agent.pt")  # before evaluating: the round outlives an environment that fails
             evaluate()
-            advance(1, f"return {rows[-1]['return_mean']:.0f}" if env is not None else None)
+            real = "" if env is None else f"return {rows[-1]['return_mean']:.0f}, "
+            advance(1, f"{real}dreamt {rows[-1]['dream_return']:.0f}")
     seconds = sum(row["train_seconds"] for row in rows)
     return {
         "rounds": rows,
@@ -235,7 +245,14 @@ def loop(
         "updates_per_second": agent.updates / seconds,
         "seconds": seconds + sum(row["dream_seconds"] for row in rows),
         "checkpoint": str(out / "agent.pt"),
+        "best_checkpoint": str(out / "best.pt"),
+        "best_round": best(rows)["round"],
     }
+
+
+def best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round after which the agent had the best dreamt episodes, the first of equals."""
+    return max((row for row in rows if "dream_return" in row), key=lambda row: float(row["dream_return"]))
 
 
 def update_seconds(agent: Agent, replay: Replay, updates: int = 24) -> float:

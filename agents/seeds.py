@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dydiff_env.agents.algorithms import agent_class, resume_agent
+from dydiff_env.agents.judge import Judge, best_of
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.data.minari_io import load_dataset
@@ -24,6 +25,7 @@ from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
 from dydiff_env.progress import progress_bar
+from dydiff_env.world.world import World
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Run:
         env: where to evaluate: an id, or "" for the data's own environment; None never does.
         schedule: when to log, evaluate and keep a checkpoint.
         world: path of a world to name in the checkpoint.
+        dream_eval: dream the agent in that world on the schedule, and keep the checkpoint with the best dreamt return.
         tensorboard: folder for event files.
         device: where to train.
         resume: go on from ``out`` where it exists.
@@ -56,6 +59,7 @@ class Run:
     env: str | None = None
     schedule: Schedule = field(default_factory=Schedule)
     world: str | None = None
+    dream_eval: bool = True
     tensorboard: Path | None = None
     device: str = "cpu"
     resume: bool = False
@@ -72,6 +76,7 @@ class Run:
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
             make_env(env).close()  # a wrong name is told now, not at the first evaluation
+        judge = Judge.of(World.load(self.world, self.device), data) if self.world and self.dream_eval else None
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
         if self.resume and self.out.exists():
             agent = resume_agent(
@@ -81,8 +86,8 @@ class Run:
         else:
             agent = cls(data.spec, seed=self.seed, device=self.device, world=self.world)
             agent.mix = mix if synthetic else None
-            for stale in (self.out, self.out.with_suffix(".csv")):  # or a kill before the first checkpoint
-                stale.unlink(missing_ok=True)  # would have --resume go on with the run that was replaced
+            for stale in self.files:  # or a kill before the first checkpoint would have
+                stale.unlink(missing_ok=True)  # --resume go on with the run that was replaced
         return train(
             agent,
             replay,
@@ -90,9 +95,15 @@ class Run:
             self.out,
             schedule=self.schedule,
             env=env,
+            judge=judge,
             tensorboard=self.tensorboard,
             progress=progress,
         )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the run writes: the last checkpoint, the best by its dreams, and the log."""
+        return self.out, best_of(self.out), self.out.with_suffix(".csv")
 
     def under(self, seed: int) -> Run:
         """The same run under another seed: ``ckpt.pt`` becomes ``ckpt-seed3.pt``."""

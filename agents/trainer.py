@@ -13,6 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from dydiff_env.agents.agent import Agent
+from dydiff_env.agents.judge import Judge, best_of
 from dydiff_env.agents.replay import Replay
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
@@ -27,6 +28,8 @@ COLUMNS = (
     "return_std",
     "length_mean",
     "normalized_score",
+    "dream_return",
+    "dream_length",
 )
 
 
@@ -37,8 +40,8 @@ class Schedule:
     Args:
         log_every: updates between two rows of losses.
         checkpoint_every: updates between two checkpoints.
-        eval_every: updates between two evaluations.
-        eval_episodes: episodes of an evaluation.
+        eval_every: updates between two evaluations, real or dreamt.
+        eval_episodes: episodes of a real one.
     """
 
     log_every: int = 1000
@@ -101,6 +104,7 @@ def train(
     *,
     schedule: Schedule | None = None,
     env: str | EnvSpec | None = None,
+    judge: Judge | None = None,
     tensorboard: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -116,27 +120,41 @@ def train(
         out: the checkpoint; losses and returns go to the same name with ``.csv``.
         schedule: when to log, evaluate and keep a checkpoint.
         env: where to evaluate (and once more at the end); None never does.
+        judge: dreams the agent whenever it would be evaluated; the checkpoint with the best dreamt return is kept at :func:`best_of`
+            ``out``.
         tensorboard: folder for event files.
         progress: show a bar on a terminal.
 
     Returns:
         ``updates``, ``updates_per_second`` (evaluation not counted), ``returns`` (pairs: updates, mean return),
-        ``normalized_score`` of the last evaluation, ``checkpoint`` and ``log``.
+        ``normalized_score`` of the last evaluation, ``checkpoint`` and ``log``; with a judge ``dream_returns`` (pairs),
+        ``best_checkpoint``, ``best_updates`` and ``best_dream_return``.
     """
     schedule, out = schedule or Schedule(), Path(out)
     log_path = out.with_suffix(".csv")
     log = Log(log_path, agent.updates, Path(tensorboard) if tensorboard else None)
     begun, first, away = time.perf_counter(), agent.updates, 0.0
-    every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env else [])
+    every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env or judge else [])
     losses: dict[str, Tensor] = {}
 
     def evaluates(updates: int) -> bool:
-        return env is not None and updates > 0 and (updates % schedule.eval_every == 0 or updates == steps)
+        return bool(env or judge) and updates > 0 and (updates % schedule.eval_every == 0 or updates == steps)
+
+    def evaluate() -> str:
+        told = []
+        if env is not None:
+            log.amend(evaluation(agent, env, schedule.eval_episodes))
+            told.append(f"return {log.rows[-1]['return_mean']:.0f}")
+        if judge is not None:
+            log.amend(judge(agent))
+            told.append(f"dreamt {log.rows[-1]['dream_return']:.0f}")
+            if best(log) is log.rows[-1]:
+                agent.save(best_of(out))
+        return ", ".join(told)
 
     try:
-        if env is not None and evaluates(agent.updates) and log.rows and not log.rows[-1].get("return_mean"):
-            # The run was stopped while it evaluated.
-            log.amend(evaluation(agent, env, schedule.eval_episodes))
+        if evaluates(agent.updates) and log.rows and not _evaluated(log.rows[-1], env is not None, judge is not None):
+            evaluate()  # the run was stopped while it did
         with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
             advance(agent.updates)
             while agent.updates < steps:
@@ -159,18 +177,16 @@ def train(
                 log.add(row)
                 if evaluates(stop) or stop % schedule.checkpoint_every == 0 or stop == steps:
                     agent.save(out)  # before the evaluation: the updates outlive an environment that fails
-                if env is not None and evaluates(stop):
-                    found = evaluation(agent, env, schedule.eval_episodes)
-                    log.amend(found)
-                    told = f"return {found['return_mean']:.0f}"
+                if evaluates(stop):
+                    told = evaluate()
                 away += time.perf_counter() - paused
                 advance(0, told)
     finally:
         log.close()
     seconds = time.perf_counter() - begun - away
-    evaluations = [row for row in log.rows if row.get("return_mean") not in (None, "")]
+    evaluations = _with(log, "return_mean")
     last = evaluations[-1].get("normalized_score") if evaluations else None
-    return {
+    document = {
         "updates": agent.updates,
         "updates_per_second": (agent.updates - first) / seconds if seconds else 0.0,
         "returns": [[int(row["updates"]), float(row["return_mean"])] for row in evaluations],
@@ -178,6 +194,30 @@ def train(
         "checkpoint": str(out),
         "log": str(log_path),
     }
+    if judge is not None and (dreamt := _with(log, "dream_return")):
+        row = best(log)
+        document |= {
+            "dream_returns": [[int(row["updates"]), float(row["dream_return"])] for row in dreamt],
+            "best_checkpoint": str(best_of(out)),
+            "best_updates": int(row["updates"]),
+            "best_dream_return": float(row["dream_return"]),
+        }
+    return document
+
+
+def best(log: Log) -> dict[str, Any]:
+    """The row with the highest dreamt return, the first of equals."""
+    return max(_with(log, "dream_return"), key=lambda row: float(row["dream_return"]))
+
+
+def _with(log: Log, column: str) -> list[dict[str, Any]]:
+    """The rows that have a value there; read from a file, a missing one is an empty string."""
+    return [row for row in log.rows if row.get(column) not in (None, "")]
+
+
+def _evaluated(row: dict[str, Any], real: bool, dreamt: bool) -> bool:
+    wanted = ["return_mean"] * real + ["dream_return"] * dreamt
+    return all(row.get(column) not in (None, "") for column in wanted)
 
 
 def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:

@@ -53,13 +53,18 @@ def _train(document: dict[str, Any]) -> Summary:
     returns = document.get("returns")
     reached = f", last return {returns[-1][1]:.1f}" if returns else ""
     made = f"{path} after {document['updates']:,} updates, {document['updates_per_second']:.0f} a second{reached}."
+    if "best_checkpoint" in document:
+        path = document["best_checkpoint"]
+        made += f" {path} has the best dreams: return {document['best_dream_return']:.1f}, after {document['best_updates']:,}."
     return made, [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")]
 
 
 def _loop(document: dict[str, Any]) -> Summary:
     path, rounds = Path(document["checkpoint"]), document["rounds"]
     made = f"{path} after {len(rounds)} rounds and {document['updates']:,} updates in {document['seconds']:.0f} s."
-    return made, [line("evaluate", "--policy", path, "--episodes", 20), line("report", path.parent)]
+    best = document["best_checkpoint"]
+    made += f" {best} has the best dreams, those after round {document['best_round']}."
+    return made, [line("evaluate", "--policy", best, "--episodes", 20), line("report", path.parent)]
 
 
 def _inspect(document: dict[str, Any]) -> Summary:

@@ -29,8 +29,16 @@ def train(
     eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of an evaluation.")] = 10,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Updates between checkpoints.")] = 10_000,
     world: Annotated[
-        Path | None, typer.Option(help="World to name in the checkpoint: `export` finds it.")
+        Path | None,
+        typer.Option(help="World to dream the agent in, and to name in the checkpoint: `export` finds it."),
     ] = None,
+    dream_eval: Annotated[
+        bool,
+        typer.Option(
+            "--dream-eval/--no-dream-eval",
+            help="With --world: dream whole episodes every --eval-every updates; the best agent is kept as ckpt-best.pt.",
+        ),
+    ] = True,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
     seeds: Annotated[
         str | None,
@@ -59,13 +67,14 @@ def train(
             env or ("" if env_eval else None),
             Schedule(eval_every=eval_every, eval_episodes=eval_episodes, checkpoint_every=checkpoint_every),
             str(world.resolve()) if world else None,
+            dream_eval,
             tensorboard,
             str(pick_device(device)),
             resume,
         )
         several = None if seeds is None else _whole_numbers(seeds)
-        checkpoints = [run.under(one).out for one in several] if several else [out]
-        written = [path for checkpoint in checkpoints for path in (checkpoint, checkpoint.with_suffix(".csv"))]
+        runs = [run.under(one) for one in several] if several else [run]
+        written = [path for one in runs for path in one.files]
         for path in [*written, out.with_suffix(".json")] if several else written:
             if path.exists() and not (overwrite or resume):
                 raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)

@@ -29,15 +29,16 @@ def groups(paths: list[Path]) -> dict[str, list[Log]]:
 
 
 def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
-    """Returns over updates where the runs were evaluated, else their losses."""
+    """Returns over updates, real and dreamt, where the runs were evaluated; and their losses."""
     score = "normalized_score" if all(_known(log, "normalized_score") for logs in runs.values() for log in logs) else (
         "return_mean"
     )
-    evaluated = {name: kept for name, logs in runs.items() if (kept := [log for log in logs if _known(log, score)])}
     parts: list[Chart | Table] = []
-    if evaluated:
-        parts.append(_curve(evaluated, score))
-        parts.append(final_table(evaluated, score))
+    for column in (score, "dream_return"):
+        evaluated = {name: kept for name, logs in runs.items() if (kept := [log for log in logs if _known(log, column)])}
+        if evaluated:
+            parts.append(_curve(evaluated, column))
+            parts += [final_table(evaluated, column)] if column == score else []
     for column, what in (("critic_loss", "critic's loss"), ("actor_loss", "actor's loss")):
         made = figure("updates", what)
         for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
@@ -51,7 +52,8 @@ def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
 
 
 def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
-    made = figure("updates", "normalised score" if score == "normalized_score" else "return")
+    names = {"normalized_score": "normalised score", "dream_return": "dreamt return"}
+    made = figure("updates", names.get(score, "return"))
     several = any(len(logs) > 1 for logs in runs.values())
     for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
         points = [dict(zip(*_points(log, score), strict=True)) for log in logs]
@@ -68,9 +70,9 @@ def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
     made.update_layout(showlegend=True)
     return Chart(
         made,
-        "Mean in the real environment. Band: "
+        f"Mean in {'the dream' if score == 'dream_return' else 'the real environment'}. Band: "
         + ("95 % bootstrap interval over runs; of a single run, " if several else "")
-        + "one standard deviation over episodes, where the unit is return.",
+        + "one standard deviation over real episodes, where the unit is return.",
     )
 
 
@@ -109,7 +111,7 @@ def loop_charts(folder: Path) -> list[Chart]:
     returns, doubt = figure("round", "return"), figure("round", "uncertainty (standard deviations)")
     for made, key, name, colour in (
         (returns, "return_mean", "real environment", BLUE),
-        (returns, "dream_return", "dreamt, before the filter", ORANGE),
+        (returns, "dream_return", "dreamt", ORANGE),
         (doubt, "uncertainty", "kept rollouts", GREEN),
     ):
         known = [row for row in rounds if row.get(key) is not None]
@@ -117,7 +119,7 @@ def loop_charts(folder: Path) -> list[Chart]:
             line(made, name, [row["round"] for row in known], [row[key] for row in known], colour)
         made.update_layout(showlegend=True)
     return [
-        Chart(returns, f"{folder.name}: returns after each round. A dreamt return is of a rollout, a real one of an episode."),
+        Chart(returns, f"{folder.name}: mean return of whole episodes after each round."),
         Chart(doubt, f"{folder.name}: mean disagreement of the dynamics ensemble along the rollouts that were kept."),
     ]
 
