@@ -28,6 +28,10 @@ class DynamicsConfig:
         beta: of the β-NLL (Seitzer et al., 2022): 0 is the Gaussian likelihood (MBPO), 1 trains the mean as squared error
             does, with the variance learned beside it. The likelihood gives way where the data are hard, at contacts above
             all: it predicts a large variance there instead of the right mean, and a rollout only uses the mean.
+        frequencies: f, the network also sees sin(π f s) and cos(π f s) of every number s of the standardised state. A plain network
+            learns what is smooth first, and walls and contacts are not (Fourier features; Tancik et al., 2020, arXiv 2006.10739).
+        hard: share of the training transitions that are drawn in proportion to how wrong the model is about them
+            (:mod:`dydiff_env.world.hard_examples`), the rest being drawn uniformly.
     """
 
     members: int = 7
@@ -35,6 +39,8 @@ class DynamicsConfig:
     width: int = 200
     depth: int = 4
     beta: float = 0.0
+    frequencies: tuple[float, ...] = ()
+    hard: float = 0.0
 
 
 class Prediction(NamedTuple):
@@ -72,7 +78,8 @@ class Dynamics(nn.Module):
     def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        sizes = [observation_size + action_size] + [config.width] * config.depth
+        seen = observation_size * (1 + 2 * len(config.frequencies))
+        sizes = [seen + action_size] + [config.width] * config.depth
         self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in pairwise(sizes))
         self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
         self.log_variance_max = nn.Parameter(torch.full((observation_size,), 0.5))
@@ -82,9 +89,15 @@ class Dynamics(nn.Module):
         elites = initial((config.elites,), lambda: torch.arange(config.elites), torch.int64)
         self.register_buffer("elites", elites)
 
+    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
+        """What the networks see of states (…, O) and actions (…, A)."""
+        angles = [math.pi * f * states for f in self.config.frequencies]
+        waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+        return torch.cat([states, *waves, actions], -1)
+
     def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O) and actions (E, B, A)."""
-        x = torch.cat([states, actions], -1)
+        x = self.inputs(states, actions)
         for layer in self.hidden:
             x = F.silu(layer(x))
         mean, log_variance = self.output(x).chunk(2, -1)
@@ -92,13 +105,24 @@ class Dynamics(nn.Module):
         log_variance = self.log_variance_min + F.softplus(log_variance - self.log_variance_min)
         return mean, log_variance
 
-    def loss(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
-        """Eq. 5 for rows (E, B, ·), each member its own: Gaussian negative log-likelihood, weighted by variance^β."""
+    def loss(
+        self, states: Tensor, actions: Tensor, next_states: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Eq. 5 for rows (E, B, ·), each member its own: Gaussian negative log-likelihood, weighted by variance^β.
+
+        Args:
+            states: s.
+            actions: a.
+            next_states: s'.
+            weights: (E, B), how much each row counts; default: all alike.
+        """
         target = (next_states - states - self.delta_mean) / self.delta_std
         mean, log_variance = self(states, actions)
         likelihood = (mean - target).square() * (-log_variance).exp() + log_variance
         if self.config.beta:
             likelihood = likelihood * (self.config.beta * log_variance.detach()).exp()
+        if weights is not None:
+            likelihood = likelihood * weights.to(likelihood.device)[..., None]
         return likelihood.mean((1, 2)).sum() + 0.01 * (self.log_variance_max.sum() - self.log_variance_min.sum())
 
     @torch.no_grad()
@@ -111,6 +135,17 @@ class Dynamics(nn.Module):
             total += (mean - y).square().mean(-1).sum(1)
             count += len(s)
         return total / count
+
+    @torch.no_grad()
+    def distances(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+        """How far one member, each another one in turn, is from the truth of rows (B, ·), (B,): root of the mean squared error."""
+        members = self.config.members
+        rows = torch.cat([states, actions, (next_states - states - self.delta_mean) / self.delta_std], -1)
+        spare = -len(rows) % members
+        dealt = F.pad(rows, (0, 0, 0, spare)).reshape(-1, members, rows.shape[-1]).transpose(0, 1)
+        s, a, y = dealt.split([states.shape[-1], actions.shape[-1], next_states.shape[-1]], -1)
+        distance = (self(s, a)[0] - y).square().mean(-1).sqrt()
+        return distance.T.reshape(-1)[: len(rows)]
 
     def choose_elites(self, errors: Tensor) -> None:
         """Keep the members with the smallest held-out errors (E,)."""
@@ -148,7 +183,7 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def predict(self, states: Tensor, actions: Tensor) -> Prediction:
         """The elites' mean next state and their disagreement, (B, O) each, for states (B, O) and actions (B, A)."""
-        change = _change(torch.cat([states, actions], -1).expand(len(self.elites), -1, -1), self._layers)
+        change = _change(self.inputs(states, actions).expand(len(self.elites), -1, -1), self._layers)
         variance, mean = torch.var_mean(change, 0, correction=0)
         here = states + self.delta_mean
         return Prediction(
@@ -158,7 +193,7 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def each(self, states: Tensor, actions: Tensor) -> Tensor:
         """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own."""
-        return states + self.delta_mean + self.delta_std * _change(torch.cat([states, actions], -1), self._layers)
+        return states + self.delta_mean + self.delta_std * _change(self.inputs(states, actions), self._layers)
 
 
 def _change(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from dydiff_env.world.dynamics import keep_members
 from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
+from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.training import train
+
+LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
 
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
@@ -107,9 +110,24 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     model.delta_mean.copy_(change.mean(0))
     model.delta_std.copy_(change.std(0).clamp(min=1e-6))
 
+    def misses(rows: np.ndarray) -> Tensor:
+        parts = []
+        for some in np.array_split(rows, max(1, len(rows) // LOOK_ROWS)):
+            step = fitting.batches.steps(some)
+            parts.append(model.distances(step.states, step.actions, step.next_states))
+        return torch.cat(parts)
+
+    members, hard = model.config.members, model.config.hard
+    draw = HardExamples(fitting.split.train, misses, hard, config.evaluate_every)
+
     def loss(generator: torch.Generator) -> Tensor:
-        step = fitting.batches.steps(fitting.draw(generator, model.config.members, config.batch))
-        return model.loss(step.states, step.actions, step.next_states)
+        weights: Tensor | None = None
+        if hard:
+            rows, weights = draw(generator, members, config.batch)
+        else:
+            rows = fitting.draw(generator, members, config.batch)
+        step = fitting.batches.steps(rows)
+        return model.loss(step.states, step.actions, step.next_states, weights)
 
     def holdout() -> Tensor:
         return model.errors(held.states[:5000], held.actions[:5000], held.next_states[:5000])

@@ -22,6 +22,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "clones": (1, 1_000),
     "iterations": (0, 1_000),
     "nudge": (0.0, 1.0),
+    "hard": (0.0, 1.0),
     "evaluate_every": (1, 10**9),
     "batch": (1, 10**9),
     "steps": (0, 10**9),  # of training; a sampler's are bounded below
