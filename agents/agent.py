@@ -65,6 +65,7 @@ class Agent(nn.Module):
         self.spec, self.config, self.seed, self.world = spec, config or self.config_class(), seed, world
         self.device, self.updates = torch.device(device), 0
         self.mix: dict[str, Any] | None = None  # what it is trained on besides the logged data; see seeds.Run
+        self.judged: str | None = None  # fingerprint of the world its dreams are judged in
         low, high = (
             torch.as_tensor(bound.reshape(-1), dtype=torch.float32) for bound in (space.low, space.high)
         )

@@ -32,6 +32,7 @@ def content_of(agent: Agent) -> dict[str, Any]:
         "spec": agent.spec.to_json(),
         "world": agent.world,
         "mix": agent.mix,
+        "judged": agent.judged,
         "updates": agent.updates,
         "seed": agent.seed,
         "generator": agent.generator.get_state(),
@@ -73,7 +74,7 @@ def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device |
             world=content["world"],
         )
         agent.load_state_dict(content["state"])
-        agent.updates, agent.mix = content["updates"], content.get("mix")
+        agent.updates, agent.mix, agent.judged = content["updates"], content.get("mix"), content.get("judged")
         for name, optimizer in agent.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
         # The state of a CPU's generator means nothing to a GPU's: noise is drawn from the seed again.

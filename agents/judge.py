@@ -1,13 +1,17 @@
 """Judging an agent without its environment: by the return of its dreams, so that a run's best checkpoint is kept.
 
 Offline training has no simulator to say when to stop, and an agent that was good can fall apart while its losses look well. Its dreams
-show it: Fu et al. 2021 (arXiv 2103.16596) call this selection by off-policy evaluation.
+show it: selection by off-policy evaluation (Fu et al., 2021, arXiv 2103.16596).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.data.dataset import Dataset
@@ -15,7 +19,10 @@ from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
+from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world.world import World
+
+LONGEST = 1000  # steps of a dreamt episode, where neither the environment nor the log ends them sooner
 
 
 @dataclass(frozen=True)
@@ -33,29 +40,52 @@ class Judge:
     episodes: int = 32
 
     @staticmethod
-    def of(world: World, data: Dataset, episodes: int = 32) -> Judge:
-        """A judge of agents that are trained on ``data``: its episodes are as long as the environment's, or else as the longest logged.
+    def of(world: World, data: Dataset) -> Judge:
+        """A judge of agents that are trained on ``data``: its episodes are as long as the environment's, or else as the longest logged, but
+        no longer than 1 000 steps.
 
         Raises:
-            DyDiffError: where the world is of other spaces.
+            DyDiffError: where the world's observations or actions are of another size.
         """
-        for what in ("observation_space", "action_space"):
-            theirs, ours = getattr(world.spec, what), getattr(data.spec, what)
+        for what in ("observation", "action"):
+            theirs, ours = (getattr(spec, f"{what}_size") for spec in (world.spec, data.spec))
             if theirs != ours:
                 raise DyDiffError(
-                    f"The world's {what.replace('_', ' ')} is {theirs}, the data's is {ours}.",
+                    f"The world's {what}s have {theirs} numbers, the data's {ours}.",
                     "Name a world that was fitted on such data.",
                     usage=True,
                 )
         limit = environment_spec(data.spec.env_spec).max_episode_steps if data.spec.env_spec else None
-        return Judge(world, int(limit or data.lengths.max()), episodes)
+        return Judge(world, min(int(limit or data.lengths.max()), LONGEST))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the world."""
+        return world_fingerprint(self.world)
 
     def __call__(self, agent: Agent) -> dict[str, float]:
-        """A row of the log: the mean return and length of the agent's dreamt episodes."""
-        found = dream_returns(self.world, as_policy(agent, self.world.spec), self.episodes, horizon=self.horizon)
-        return {"dream_return": float(found.returns.mean()), "dream_length": float(found.lengths.mean())}
+        """A row of the log: mean and spread of the return of the agent's dreamt episodes, and their mean length."""
+        policy, refined = as_policy(agent, self.world.spec), None if self.world.anchored else 0
+        # Without an anchor a refinement takes a whole sampler's calls: a judge would take longer than the training.
+        found = dream_returns(self.world, policy, self.episodes, horizon=self.horizon, iterations=refined)
+        return {
+            "dream_return": float(found.returns.mean()),
+            "dream_std": float(found.returns.std()),
+            "dream_length": float(found.lengths.mean()),
+        }
 
 
-def best_of(out: Path) -> Path:
+def best_path(out: Path) -> Path:
     """Where the best agent of the run at ``out`` is kept: ``ckpt.pt`` becomes ``ckpt-best.pt``."""
     return out.with_name(f"{out.stem}-best{out.suffix}")
+
+
+def best_row(rows: Sequence[dict[str, Any]], column: str) -> dict[str, Any] | None:
+    """The row with the highest finite value there, the first of equals; None where there is none.
+
+    Args:
+        rows: of a log; a value may be missing, and one that was read from a file is a string, empty where it is missing.
+        column: what is compared.
+    """
+    known = [row for row in rows if row.get(column) not in (None, "") and math.isfinite(float(row[column]))]
+    return max(known, key=lambda row: float(row[column]), default=None)

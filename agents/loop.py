@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge
+from dydiff_env.agents.judge import Judge, best_row
 from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
@@ -186,15 +186,22 @@ def loop(
     buffer.restore(done)
     rows = _read_rows(out / "loop.json", config, dreams)[:done] if done else []
 
+    if len(rows) < done:
+        raise DyDiffError(
+            f"{out / 'loop.json'} does not hold the {done} rounds of {out / 'agent.pt'}.",
+            "Restore it, or begin a new loop with --overwrite.",
+        )
+
     def note() -> None:
         document = {"config": asdict(config), "dreams": dreams, "algorithm": agent.algorithm, "rounds": rows}
         _write(out / "loop.json", document)
 
     def evaluate() -> None:
         if "dream_return" not in rows[-1]:
-            rows[-1] |= judge(agent)
-            if best(rows) is rows[-1]:
-                agent.save(out / "best.pt")
+            row = rows[-1] | judge(agent)
+            if best_row([*rows[:-1], row], "dream_return") is row:
+                agent.save(out / "best.pt")  # before the table says so: a kill between the two dreams again
+            rows[-1] = row
             note()
         if env is not None and "return_mean" not in rows[-1]:
             rows[-1] |= evaluation(agent, env, config.eval_episodes)
@@ -238,7 +245,7 @@ def loop(
             evaluate()
             real = "" if env is None else f"return {rows[-1]['return_mean']:.0f}, "
             advance(1, f"{real}dreamt {rows[-1]['dream_return']:.0f}")
-    seconds = sum(row["train_seconds"] for row in rows)
+    seconds, best = sum(row["train_seconds"] for row in rows), best_row(rows, "dream_return")
     return {
         "rounds": rows,
         "updates": agent.updates,
@@ -246,13 +253,8 @@ def loop(
         "seconds": seconds + sum(row["dream_seconds"] for row in rows),
         "checkpoint": str(out / "agent.pt"),
         "best_checkpoint": str(out / "best.pt"),
-        "best_round": best(rows)["round"],
+        "best_round": None if best is None else best["round"],
     }
-
-
-def best(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The round after which the agent had the best dreamt episodes, the first of equals."""
-    return max((row for row in rows if "dream_return" in row), key=lambda row: float(row["dream_return"]))
 
 
 def update_seconds(agent: Agent, replay: Replay, updates: int = 24) -> float:
@@ -283,7 +285,12 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
             usage=True,
         )
     rows: list[dict[str, Any]] = document["rounds"]
-    return rows
+    return [row if "rollout_return" in row else _renamed(row) for row in rows]
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of before episodes were dreamt: its dreamt return was that of the rollouts."""
+    return {"rollout_return" if key == "dream_return" else key: value for key, value in row.items()}
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dydiff_env.agents.algorithms import agent_class, resume_agent
-from dydiff_env.agents.judge import Judge, best_of
+from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.data.minari_io import load_dataset
@@ -76,16 +76,20 @@ class Run:
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
             make_env(env).close()  # a wrong name is told now, not at the first evaluation
-        judge = Judge.of(World.load(self.world, self.device), data) if self.world and self.dream_eval else None
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
+        judge = None
         if self.resume and self.out.exists():
             agent = resume_agent(
                 self.out, self.algorithm, data.spec, self.seed, self.device, mix if synthetic else None
             )
             agent.world = self.world or agent.world
+            if self.dream_eval and agent.world and (self.world or agent.judged):
+                judge = Judge.of(World.load(agent.world, self.device), data)
         else:
             agent = cls(data.spec, seed=self.seed, device=self.device, world=self.world)
             agent.mix = mix if synthetic else None
+            if self.dream_eval and self.world:
+                judge = Judge.of(World.load(self.world, self.device), data)
             for stale in self.files:  # or a kill before the first checkpoint would have
                 stale.unlink(missing_ok=True)  # --resume go on with the run that was replaced
         return train(
@@ -103,7 +107,7 @@ class Run:
     @property
     def files(self) -> tuple[Path, ...]:
         """What the run writes: the last checkpoint, the best by its dreams, and the log."""
-        return self.out, best_of(self.out), self.out.with_suffix(".csv")
+        return self.out, best_path(self.out), self.out.with_suffix(".csv")
 
     def under(self, seed: int) -> Run:
         """The same run under another seed: ``ckpt.pt`` becomes ``ckpt-seed3.pt``."""
@@ -124,9 +128,9 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
         progress: show a bar over all updates on a terminal.
 
     Returns:
-        ``updates`` (of each), ``updates_per_second`` (of all together), ``returns`` (triples: updates, mean and
-        standard deviation over seeds), ``normalized_score`` and its ``normalized_score_std``, ``seeds``,
-        ``summary`` (the file) and ``runs`` (one document a seed).
+        ``updates`` (of each), ``updates_per_second`` (of all together), ``returns`` and ``dream_returns`` (triples: updates, mean and
+        standard deviation over seeds), ``normalized_score`` and its ``normalized_score_std``, ``best_checkpoint`` with its
+        ``best_return`` and ``best_by`` (of the best seed), ``seeds``, ``summary`` (the file) and ``runs`` (one document a seed).
 
     Raises:
         DyDiffError: for seeds named twice, or what stops one of the runs.
@@ -167,19 +171,27 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
 
 def summarize(documents: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """What ``train_seeds`` returns, of the documents of ``train``; spreads are sample standard deviations."""
-    curves = [dict(map(tuple, document["returns"])) for document in documents]
-    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     scores = [document["normalized_score"] for document in documents]
     score = _mean_and_spread(scores) if None not in scores else (None, None)
+    found = [document for document in documents if "best_return" in document]
+    best = max(found, key=lambda document: float(document["best_return"]), default={})
     return {
         "updates": documents[0]["updates"],
         "updates_per_second": sum(document["updates_per_second"] for document in documents),
-        "returns": [[updates, *_mean_and_spread([curve[updates] for curve in curves])] for updates in shared],
+        "returns": _over_seeds(documents, "returns"),
+        "dream_returns": _over_seeds(documents, "dream_returns"),
         "normalized_score": score[0],
         "normalized_score_std": score[1],
+        **{key: best[key] for key in ("best_checkpoint", "best_updates", "best_by", "best_return") if best},
         "seeds": list(seeds),
         "runs": list(documents),
     }
+
+
+def _over_seeds(documents: Sequence[dict[str, Any]], name: str) -> list[list[float]]:
+    curves = [dict(map(tuple, document.get(name, ()))) for document in documents]
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return [[updates, *_mean_and_spread([curve[updates] for curve in curves])] for updates in shared]
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge, best_of
+from dydiff_env.agents.judge import Judge, best_path, best_row
 from dydiff_env.agents.replay import Replay
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
@@ -29,6 +29,7 @@ COLUMNS = (
     "length_mean",
     "normalized_score",
     "dream_return",
+    "dream_std",
     "dream_length",
 )
 
@@ -113,6 +114,9 @@ def train(
     A run that was killed goes on from its checkpoint: load the agent and call again. It ends with the weights
     of the uninterrupted run: batches depend on the update's number, noise on the checkpoint's generator.
 
+    Where the agent is evaluated, the best checkpoint is kept at :func:`best_path` ``out``: the one with the highest mean return
+    in its dreams, or without a judge in the environment.
+
     Args:
         agent: new, or loaded from a checkpoint of this run.
         replay: where batches come from.
@@ -120,18 +124,29 @@ def train(
         out: the checkpoint; losses and returns go to the same name with ``.csv``.
         schedule: when to log, evaluate and keep a checkpoint.
         env: where to evaluate (and once more at the end); None never does.
-        judge: dreams the agent whenever it would be evaluated; the checkpoint with the best dreamt return is kept at :func:`best_of`
-            ``out``.
+        judge: dreams the agent whenever it would be evaluated.
         tensorboard: folder for event files.
         progress: show a bar on a terminal.
 
     Returns:
         ``updates``, ``updates_per_second`` (evaluation not counted), ``returns`` (pairs: updates, mean return),
-        ``normalized_score`` of the last evaluation, ``checkpoint`` and ``log``; with a judge ``dream_returns`` (pairs),
-        ``best_checkpoint``, ``best_updates`` and ``best_dream_return``.
+        ``normalized_score`` of the last evaluation, ``checkpoint`` and ``log``; with a judge ``dream_returns`` (pairs); where the agent was
+        evaluated ``best_checkpoint``, ``best_updates``, ``best_by`` ("dream_return" or "return_mean") and ``best_return``.
+
+    Raises:
+        DyDiffError: where the run's agent has been dreamt in another world.
     """
     schedule, out = schedule or Schedule(), Path(out)
     log_path = out.with_suffix(".csv")
+    if judge is not None:
+        if agent.judged not in (None, judge.fingerprint):
+            raise DyDiffError(
+                f"{out} has been dreamt in another world: the returns do not compare.",
+                "Resume with the --world it began with, or with --no-dream-eval.",
+                usage=True,
+            )
+        agent.judged = judge.fingerprint
+    by = "dream_return" if judge is not None else "return_mean"
     log = Log(log_path, agent.updates, Path(tensorboard) if tensorboard else None)
     begun, first, away = time.perf_counter(), agent.updates, 0.0
     every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env or judge else [])
@@ -141,16 +156,14 @@ def train(
         return bool(env or judge) and updates > 0 and (updates % schedule.eval_every == 0 or updates == steps)
 
     def evaluate() -> str:
-        told = []
-        if env is not None:
-            log.amend(evaluation(agent, env, schedule.eval_episodes))
-            told.append(f"return {log.rows[-1]['return_mean']:.0f}")
-        if judge is not None:
-            log.amend(judge(agent))
-            told.append(f"dreamt {log.rows[-1]['dream_return']:.0f}")
-            if best(log) is log.rows[-1]:
-                agent.save(best_of(out))
-        return ", ".join(told)
+        found = {} if env is None else evaluation(agent, env, schedule.eval_episodes)
+        found |= {} if judge is None else judge(agent)
+        row = log.rows[-1] | found
+        if best_row([*log.rows[:-1], row], by) is row:
+            agent.save(best_path(out))  # before the log says so: a kill between the two evaluates again
+        log.amend(found)
+        names = {"return_mean": "return", "dream_return": "dreamt"}
+        return ", ".join(f"{names[key]} {value:.0f}" for key, value in found.items() if key in names)
 
     try:
         if evaluates(agent.updates) and log.rows and not _evaluated(log.rows[-1], env is not None, judge is not None):
@@ -194,20 +207,17 @@ def train(
         "checkpoint": str(out),
         "log": str(log_path),
     }
-    if judge is not None and (dreamt := _with(log, "dream_return")):
-        row = best(log)
+    if judge is not None:
+        dreamt = _with(log, "dream_return")
+        document["dream_returns"] = [[int(row["updates"]), float(row["dream_return"])] for row in dreamt]
+    if (best := best_row(log.rows, by)) is not None:
         document |= {
-            "dream_returns": [[int(row["updates"]), float(row["dream_return"])] for row in dreamt],
-            "best_checkpoint": str(best_of(out)),
-            "best_updates": int(row["updates"]),
-            "best_dream_return": float(row["dream_return"]),
+            "best_checkpoint": str(best_path(out)),
+            "best_updates": int(best["updates"]),
+            "best_by": by,
+            "best_return": float(best[by]),
         }
     return document
-
-
-def best(log: Log) -> dict[str, Any]:
-    """The row with the highest dreamt return, the first of equals."""
-    return max(_with(log, "dream_return"), key=lambda row: float(row["dream_return"]))
 
 
 def _with(log: Log, column: str) -> list[dict[str, Any]]:

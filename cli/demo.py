@@ -113,7 +113,6 @@ def seconds_expected(seeds: int) -> float:
 
 def world_preset(scale: float) -> Preset:
     """A world that fits in two minutes on a laptop: the default's form, smaller and trained for less."""
-    from dydiff_env.world.dynamics import DynamicsConfig
     from dydiff_env.world.presets import FAST, AnchorConfig
     from dydiff_env.world.transformer import TransformerConfig
 
@@ -125,7 +124,7 @@ def world_preset(scale: float) -> Preset:
         FAST,
         name="demo",
         horizon=64,
-        dynamics=DynamicsConfig(members=4, elites=3, width=128, depth=3),
+        dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3),
         dynamics_training=steps(FAST.dynamics_training, 5_000),
         reward_training=steps(FAST.reward_training, 1_500),
         termination_training=steps(FAST.termination_training, 500),

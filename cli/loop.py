@@ -21,7 +21,7 @@ def loop(
     algorithm: Annotated[str, typer.Argument(help="td3bc, cql, diffql or bc.")],
     dataset: Annotated[str, typer.Option(help="Logged data: a Minari id or a folder.")],
     world: Annotated[Path, typer.Option(help="The world to dream in.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: agent.pt, rollouts, loop.json.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: agent.pt, best.pt, rollouts, loop.json.")],
     rounds: Annotated[int, typer.Option(min=1, help="How often to train and dream.")] = 10,
     updates: Annotated[int, typer.Option(min=1, help="Gradient updates a round.")] = 5000,
     batch: Annotated[int, typer.Option(help="Rollouts of a round, B_r.")] = 2048,

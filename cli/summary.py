@@ -47,16 +47,16 @@ def _export(document: dict[str, Any]) -> Summary:
 
 
 def _train(document: dict[str, Any]) -> Summary:
-    path = document.get("checkpoint")
-    if path is None:  # several seeds
-        return "", []
-    returns = document.get("returns")
-    reached = f", last return {returns[-1][1]:.1f}" if returns else ""
-    made = f"{path} after {document['updates']:,} updates, {document['updates_per_second']:.0f} a second{reached}."
-    if "best_checkpoint" in document:
-        path = document["best_checkpoint"]
-        made += f" {path} has the best dreams: return {document['best_dream_return']:.1f}, after {document['best_updates']:,}."
-    return made, [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")]
+    path, best, made = document.get("checkpoint"), document.get("best_checkpoint"), ""
+    if path is not None:  # not several seeds
+        returns = document.get("returns")
+        reached = f", last return {returns[-1][1]:.1f}" if returns else ""
+        made = f"{path} after {document['updates']:,} updates, {document['updates_per_second']:.0f} a second{reached}. "
+    if best is not None:
+        where = "dreamt" if document["best_by"] == "dream_return" else "real"
+        made += f"{best} has the best {where} return, {document['best_return']:.1f}, after {document['best_updates']:,}."
+    path = best or path
+    return made.rstrip(), [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")] if path else []
 
 
 def _loop(document: dict[str, Any]) -> Summary:

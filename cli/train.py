@@ -26,7 +26,7 @@ def train(
     env_eval: Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment.")] = False,
     env: Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")] = None,
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 5000,
-    eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of an evaluation.")] = 10,
+    eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a real evaluation.")] = 10,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Updates between checkpoints.")] = 10_000,
     world: Annotated[
         Path | None,
@@ -35,8 +35,8 @@ def train(
     dream_eval: Annotated[
         bool,
         typer.Option(
-            "--dream-eval/--no-dream-eval",
-            help="With --world: dream whole episodes every --eval-every updates; the best agent is kept as ckpt-best.pt.",
+            " /--no-dream-eval",
+            help="Only name the --world; do not dream whole episodes every --eval-every updates to keep the best agent, ckpt-best.pt.",
         ),
     ] = True,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,

@@ -57,6 +57,14 @@ def test_each_transition_is_looked_at_by_one_member(rows, seed):
     torch.testing.assert_close(dynamics.distances(states, actions, following), by_member.detach())
 
 
+def test_rows_count_as_their_weights_say():
+    dynamics, generator = model(), torch.Generator().manual_seed(0)
+    states, actions, following = (torch.randn(4, 6, size, generator=generator) for size in (3, 2, 3))
+    weights = torch.tensor([2.0, 2.0, 2.0, 0.0, 0.0, 0.0]).expand(4, 6)
+    half = dynamics.loss(states[:, :3], actions[:, :3], following[:, :3])
+    torch.testing.assert_close(dynamics.loss(states, actions, following, weights), half)
+
+
 def drawn(share: float, errors: torch.Tensor, draws: int = 40_000) -> tuple[np.ndarray, torch.Tensor]:
     examples = HardExamples(np.arange(10), lambda rows: errors[rows], share, every=3)
     return examples(torch.Generator().manual_seed(0), draws)

@@ -88,6 +88,14 @@ def test_resuming_with_other_numbers_is_refused(hopper_dataset, tiny_world, tmp_
     assert agent.updates == 18
 
 
+def test_a_loop_without_its_table_is_not_resumed(hopper_dataset, tiny_world, tmp_path):
+    config = LoopConfig(**{**vars(CONFIG), "rounds": 1})
+    loop(new_agent(hopper_dataset), tiny_world, hopper_dataset, tmp_path, config)
+    (tmp_path / "loop.json").unlink()
+    with pytest.raises(DyDiffError, match="1 rounds"):
+        loop(load_agent(tmp_path / "agent.pt"), tiny_world, hopper_dataset, tmp_path, config)
+
+
 def test_the_buffer_keeps_the_newest_rounds_within_its_bound(tmp_path):
     def round_of(steps):
         return Trajectories(

@@ -138,7 +138,7 @@ class Dynamics(nn.Module):
 
     @torch.no_grad()
     def distances(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
-        """How far one member, each another one in turn, is from the truth of rows (B, ·), (B,): root of the mean squared error."""
+        """Root mean squared error (B,) of each row (B, ·) under one member; members take the rows in turn."""
         members = self.config.members
         rows = torch.cat([states, actions, (next_states - states - self.delta_mean) / self.delta_std], -1)
         spare = -len(rows) % members

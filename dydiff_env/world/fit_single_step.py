@@ -117,15 +117,10 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
             parts.append(model.distances(step.states, step.actions, step.next_states))
         return torch.cat(parts)
 
-    members, hard = model.config.members, model.config.hard
-    draw = HardExamples(fitting.split.train, misses, hard, config.evaluate_every)
+    draw = HardExamples(fitting.split.train, misses, model.config.hard, config.evaluate_every)
 
     def loss(generator: torch.Generator) -> Tensor:
-        weights: Tensor | None = None
-        if hard:
-            rows, weights = draw(generator, members, config.batch)
-        else:
-            rows = fitting.draw(generator, members, config.batch)
+        rows, weights = draw(generator, model.config.members, config.batch)
         step = fitting.batches.steps(rows)
         return model.loss(step.states, step.actions, step.next_states, weights)
 

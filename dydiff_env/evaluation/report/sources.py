@@ -68,7 +68,7 @@ def _recognise(path: Path, sources: Sources) -> bool:
             _add(sources.datasets, resolve_dataset(path))
         elif (path / "loop.json").is_file():
             _add(sources.loops, path)
-            _recognise(path / "agent.pt", sources)
+            _recognise(path / "best.pt", sources) or _recognise(path / "agent.pt", sources)
         else:
             return False
         return not path.name.endswith((".partial", ".saving"))
@@ -78,7 +78,9 @@ def _recognise(path: Path, sources: Sources) -> bool:
         _add(sources.logs, path)
     elif path.suffix == ".pt":
         _add(sources.checkpoints, path)
-        _recognise(path.with_suffix(".csv"), sources)
+        _recognise(path.with_suffix(".csv"), sources) or _recognise(
+            path.with_name(path.stem.removesuffix("-best") + ".csv"), sources
+        )
     elif path.suffix == ".json" and "policies" in read_json(path):
         _add(sources.fidelities, path)
     else:
