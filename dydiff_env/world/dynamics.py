@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import initial
+from dydiff_env.world.networks import initial, waves
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class DynamicsConfig:
         beta: of the β-NLL (Seitzer et al., 2022): 0 is the Gaussian likelihood (MBPO), 1 trains the mean as squared error
             does, with the variance learned beside it. The likelihood gives way where the data are hard, at contacts above
             all: it predicts a large variance there instead of the right mean, and a rollout only uses the mean.
-        frequencies: f, the network also sees sin(π f s) and cos(π f s) of every number s of the standardised state. A plain network
-            learns what is smooth first, and walls and contacts are not (Fourier features; Tancik et al., 2020, arXiv 2006.10739).
+        frequencies: of the waves that the networks see of each number of the standardised state
+            (:func:`dydiff_env.world.networks.waves`), besides the number itself.
         hard: share of the training transitions that are drawn in proportion to how wrong the model is about them
             (:mod:`dydiff_env.world.hard_examples`), the rest being drawn uniformly.
     """
@@ -91,9 +91,7 @@ class Dynamics(nn.Module):
 
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
         """What the networks see of states (…, O) and actions (…, A)."""
-        angles = [math.pi * f * states for f in self.config.frequencies]
-        waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
-        return torch.cat([states, *waves, actions], -1)
+        return torch.cat([states, *waves(states, self.config.frequencies), actions], -1)
 
     def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O) and actions (E, B, A)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,15 @@ def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> n
     for size in [inputs] + [width] * (depth - 1):
         layers += [nn.Linear(size, width), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:
+    """sin(π f x) and cos(π f x) for each frequency f, shaped as x each: Fourier features.
+
+    A plain network learns what is smooth first, and walls and contacts are not (Tancik et al., 2020, arXiv 2006.10739).
+    """
+    angles = [math.pi * f * x for f in frequencies]
+    return [wave for angle in angles for wave in (angle.sin(), angle.cos())]
 
 
 def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, rows: int) -> Tensor:
