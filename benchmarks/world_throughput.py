@@ -76,7 +76,8 @@ def main() -> None:
         if p.dim() == 2 and "modulation" not in n and "noise" not in n
     )
     width, depth = FAST.dynamics.width, FAST.dynamics.depth
-    member = length * (14 * width + (depth - 1) * width**2 + 11 * width)
+    seen = fast.models.dynamics.inputs(torch.zeros(1, 11), torch.zeros(1, 3)).shape[1]
+    member = length * (seen * width + (depth - 1) * width**2 + 11 * width)
     rolled = FAST.dynamics.elites + FAST.dynamics.members  # in the mean, and each on its own; then one a nudged rollout
     flops = 2 * batch * ((rolled + m) * member + m * network.tokens * tokens)  # type: ignore[union-attr]
 
