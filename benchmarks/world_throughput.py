@@ -60,7 +60,9 @@ def main() -> None:
     starts = np.random.default_rng(0).standard_normal((batch, 11)).astype(np.float32)
     scale = ErrorScale(torch.full((length, 11), -4.0), torch.full((length, 11), 0.1))
     normalizer = Normalizer(torch.zeros(11), torch.ones(11))
-    fast = World(spec, FAST, Models(spec, FAST), normalizer, scale, starts, starts)
+    models = Models(spec, FAST)
+    models.termination.threshold.fill_(1e9)  # it is asked, and never says yes
+    fast = World(spec, FAST, models, normalizer, scale, starts, starts)
 
     a = torch.randn(512, 512)
     with fast_products():  # as the package works
