@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.hard_examples import HardExamples
+from dydiff_env.world.networks import waves
 
 
 def model(**changes: object) -> Dynamics:
@@ -25,6 +26,14 @@ def test_rollouts_use_the_networks_that_are_trained(frequencies):
     torch.testing.assert_close(prediction.mean, elites.mean(0))
     torch.testing.assert_close(prediction.first, elites[0])
     torch.testing.assert_close(dynamics.each(states.expand(2, 5, 3), actions.expand(2, 5, 2)), elites)
+
+
+@pytest.mark.parametrize("frequencies", [(0.25, 0.5, 1.0, 2.0, 4.0), (3.0,), (0.5, 0.75, 1.5), ()])
+def test_waves_are_sines_and_cosines(frequencies):
+    x = torch.linspace(-30, 30, 1001)
+    wanted = [wave for f in frequencies for wave in (torch.sin(np.pi * f * x), torch.cos(np.pi * f * x))]
+    for one, other in zip(waves(x, frequencies), wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=0)
 
 
 def test_waves_tell_apart_what_lies_on_either_side_of_a_wall():

@@ -22,8 +22,17 @@ def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:
 
     A plain network learns what is smooth first, and walls and contacts are not (Tancik et al., 2020, arXiv 2006.10739).
     """
-    angles = [math.pi * f * x for f in frequencies]
-    return [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+    found: list[Tensor] = []
+    zero, one = x.new_zeros(()), x.new_ones(())
+    before = 0.0
+    for f in frequencies:
+        if f == 2 * before:  # two products take a third of the time of a sine and a cosine
+            sine, cosine = found[-2:]
+            found += [torch.addcmul(zero, sine, cosine, value=2), torch.addcmul(one, sine, sine, value=-2)]
+        else:
+            found += [(math.pi * f * x).sin(), (math.pi * f * x).cos()]
+        before = f
+    return found
 
 
 def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, rows: int) -> Tensor:
