@@ -33,7 +33,7 @@ from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.evaluation.scores import environment_of, evaluate_returns
 from dydiff_env.policies import load_policy
 from dydiff_env.world.behavior import BehaviorConfig
-from dydiff_env.world.presets import FAST, FREQUENCIES, AnchorConfig, Preset
+from dydiff_env.world.presets import FAST, AnchorConfig, Preset
 from dydiff_env.world.refine import RefinementConfig
 from dydiff_env.world.reward import RewardConfig
 from dydiff_env.world.termination import TerminationConfig
@@ -69,7 +69,7 @@ def preset(scale: float) -> Preset:
         behavior=BehaviorConfig(clones=3, width=96),
         behavior_training=steps(FAST.behavior_training, 800),
         anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
-        network=TransformerConfig(width=64, blocks=3, frequencies=FREQUENCIES),
+        network=TransformerConfig(width=64, blocks=3),
         denoiser_training=steps(FAST.denoiser_training, 3_000),
     )
 

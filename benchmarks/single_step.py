@@ -27,13 +27,13 @@ from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.products import fast_products
 from dydiff_env.world.fit_single_step import fit_dynamics
 from dydiff_env.world.fitting import Fitting
-from dydiff_env.world.presets import FAST, FREQUENCIES
+from dydiff_env.world.presets import FAST
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"frequencies": (), "hard": 0.0},
     "hard examples": {"frequencies": (), "hard": 0.5},
-    "waves": {"frequencies": FREQUENCIES, "hard": 0.0},
-    "both": {"frequencies": FREQUENCIES, "hard": 0.5},
+    "waves": {"frequencies": FAST.dynamics.frequencies, "hard": 0.0},
+    "both": {"frequencies": FAST.dynamics.frequencies, "hard": 0.5},
 }
 
 

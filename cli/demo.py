@@ -113,7 +113,7 @@ def seconds_expected(seeds: int) -> float:
 
 def world_preset(scale: float) -> Preset:
     """A world that fits in two minutes on a laptop: the default's form, smaller and trained for less."""
-    from dydiff_env.world.presets import FAST, FREQUENCIES, AnchorConfig
+    from dydiff_env.world.presets import FAST, AnchorConfig
     from dydiff_env.world.transformer import TransformerConfig
 
     def steps(config: Any, count: int) -> Any:
@@ -130,7 +130,7 @@ def world_preset(scale: float) -> Preset:
         termination_training=steps(FAST.termination_training, 500),
         behavior_training=steps(FAST.behavior_training, 800),
         anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
-        network=TransformerConfig(width=64, blocks=3, frequencies=FREQUENCIES),
+        network=TransformerConfig(width=64, blocks=3),
         denoiser_training=steps(FAST.denoiser_training, 1_200),
     )
 

@@ -19,9 +19,6 @@ from dydiff_env.world.training import TrainingConfig
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.unet import UNetConfig
 
-FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""From waves of eight standard deviations, about as wide as the data, to ones of half a deviation, about a maze's cell."""
-
 
 @dataclass(frozen=True)
 class AnchorConfig:
@@ -62,7 +59,7 @@ class Preset:
     horizon: int = 100
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(
-            members=7, elites=4, beta=1.0, frequencies=FREQUENCIES, hard=0.5
+            members=7, elites=4, beta=1.0, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5
         )
     )
     dynamics_training: TrainingConfig = field(
@@ -87,7 +84,7 @@ class Preset:
         default_factory=lambda: TrainingConfig(steps=2_000, batch=512, learning_rate=1e-3, evaluate_every=500)
     )
     anchors: AnchorConfig | None = field(default_factory=AnchorConfig)
-    network: TransformerConfig | UNetConfig = field(default_factory=lambda: TransformerConfig(frequencies=FREQUENCIES))
+    network: TransformerConfig | UNetConfig = field(default_factory=TransformerConfig)
     denoiser: DenoiserConfig = field(
         default_factory=lambda: DenoiserConfig(
             sigma_data=1.0, log_sigma_mean=-0.4, log_sigma_std=1.4, mean_share=0.7
@@ -175,7 +172,7 @@ TINY = Preset(
     behavior=BehaviorConfig(clones=2, width=64),
     behavior_training=TrainingConfig(steps=200, evaluate_every=100),
     anchors=AnchorConfig(windows=2_000),
-    network=TransformerConfig(width=48, blocks=2, heads=2, frequencies=(0.5, 1.0)),
+    network=TransformerConfig(width=48, blocks=2, heads=2),
     denoiser_training=TrainingConfig(
         steps=300, batch=64, learning_rate=2e-3, ema=0.98, evaluate_every=100, clip=1.0
     ),

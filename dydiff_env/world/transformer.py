@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
-from dydiff_env.world.networks import initial, waves
+from dydiff_env.world.networks import initial
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class TransformerConfig:
         heads: attention heads.
         patch: steps a token; a dream is causal from patch to patch.
         anchored: whether the single-step rollout is an input and the output a correction to it.
-        frequencies: of the waves that are seen of each number of that rollout's states (:func:`dydiff_env.world.networks.waves`).
     """
 
     width: int = 128
@@ -30,7 +29,6 @@ class TransformerConfig:
     heads: int = 4
     patch: int = 4
     anchored: bool = True
-    frequencies: tuple[float, ...] = ()
 
 
 def causal_attention(qkv: Tensor) -> Tensor:
@@ -84,7 +82,7 @@ class CausalTransformer(nn.Module):
         size = observation_size + 1 if config.anchored else observation_size  # D
         step = size + action_size + 1
         if config.anchored:
-            step += 2 * size + action_size + 2 * len(config.frequencies) * observation_size
+            step += 2 * size + action_size
         self.tokens = -(-horizon // config.patch)
         self.embed = nn.Linear(config.patch * step, config.width)
         place = (self.tokens, config.width)
@@ -107,9 +105,7 @@ class CausalTransformer(nn.Module):
         if self.config.anchored:
             assert condition.anchor is not None and condition.scale is not None
             assert condition.anchor_actions is not None
-            anchor = condition.anchor.clamp(-20, 20)
-            parts += [anchor, condition.scale.log(), condition.anchor_actions]
-            parts += waves(anchor[..., : condition.starts.shape[-1]], self.config.frequencies)
+            parts += [condition.anchor.clamp(-20, 20), condition.scale.log(), condition.anchor_actions]
         steps = (
             torch.cat(parts, -1) * condition.valid[..., None]
         )  # (B, L, ·), zero where not valid, like padding
