@@ -35,8 +35,8 @@ def train(
     dream_eval: Annotated[
         bool,
         typer.Option(
-            " /--no-dream-eval",
-            help="Only name the --world; do not dream whole episodes every --eval-every updates to keep the best agent, ckpt-best.pt.",
+            "--dream-eval/--no-dream-eval",
+            help="With --world: dream whole episodes every --eval-every updates; the best agent is kept as ckpt-best.pt.",
         ),
     ] = True,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
