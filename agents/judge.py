@@ -80,12 +80,17 @@ def best_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}-best{out.suffix}")
 
 
+def known(row: dict[str, Any], column: str) -> bool:
+    """Whether a row of a log has a value there; read from a file, a missing one is an empty string."""
+    return row.get(column) not in (None, "")
+
+
 def best_row(rows: Sequence[dict[str, Any]], column: str) -> dict[str, Any] | None:
     """The row with the highest finite value there, the first of equals; None where there is none.
 
     Args:
-        rows: of a log; a value may be missing, and one that was read from a file is a string, empty where it is missing.
+        rows: of a log; values that were read from a file are strings.
         column: what is compared.
     """
-    known = [row for row in rows if row.get(column) not in (None, "") and math.isfinite(float(row[column]))]
-    return max(known, key=lambda row: float(row[column]), default=None)
+    finite = [row for row in rows if known(row, column) and math.isfinite(float(row[column]))]
+    return max(finite, key=lambda row: float(row[column]), default=None)

@@ -77,21 +77,19 @@ class Run:
         if env is not None:
             make_env(env).close()  # a wrong name is told now, not at the first evaluation
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
-        judge = None
         if self.resume and self.out.exists():
             agent = resume_agent(
                 self.out, self.algorithm, data.spec, self.seed, self.device, mix if synthetic else None
             )
             agent.world = self.world or agent.world
-            if self.dream_eval and agent.world and (self.world or agent.judged):
-                judge = Judge.of(World.load(agent.world, self.device), data)
         else:
             agent = cls(data.spec, seed=self.seed, device=self.device, world=self.world)
             agent.mix = mix if synthetic else None
-            if self.dream_eval and self.world:
-                judge = Judge.of(World.load(self.world, self.device), data)
-            for stale in self.files:  # or a kill before the first checkpoint would have
-                stale.unlink(missing_ok=True)  # --resume go on with the run that was replaced
+        judged = self.dream_eval and (self.world or agent.judged)  # named now, or by the run that goes on
+        judge = Judge.of(World.load(str(agent.world), self.device), data) if judged else None
+        if not agent.updates:  # a kill before the first checkpoint would have --resume go on with the run that was replaced
+            for stale in self.files:
+                stale.unlink(missing_ok=True)
         return train(
             agent,
             replay,

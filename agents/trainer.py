@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge, best_path, best_row
+from dydiff_env.agents.judge import Judge, best_path, best_row, known
 from dydiff_env.agents.replay import Replay
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
@@ -166,7 +166,8 @@ def train(
         return ", ".join(f"{names[key]} {value:.0f}" for key, value in found.items() if key in names)
 
     try:
-        if evaluates(agent.updates) and log.rows and not _evaluated(log.rows[-1], env is not None, judge is not None):
+        wanted = ["return_mean"] * (env is not None) + ["dream_return"] * (judge is not None)
+        if evaluates(agent.updates) and log.rows and not all(known(log.rows[-1], column) for column in wanted):
             evaluate()  # the run was stopped while it did
         with progress_bar(f"train {agent.algorithm}", steps, progress) as advance:
             advance(agent.updates)
@@ -197,7 +198,7 @@ def train(
     finally:
         log.close()
     seconds = time.perf_counter() - begun - away
-    evaluations = _with(log, "return_mean")
+    evaluations = [row for row in log.rows if known(row, "return_mean")]
     last = evaluations[-1].get("normalized_score") if evaluations else None
     document = {
         "updates": agent.updates,
@@ -208,7 +209,7 @@ def train(
         "log": str(log_path),
     }
     if judge is not None:
-        dreamt = _with(log, "dream_return")
+        dreamt = [row for row in log.rows if known(row, "dream_return")]
         document["dream_returns"] = [[int(row["updates"]), float(row["dream_return"])] for row in dreamt]
     if (best := best_row(log.rows, by)) is not None:
         document |= {
@@ -218,16 +219,6 @@ def train(
             "best_return": float(best[by]),
         }
     return document
-
-
-def _with(log: Log, column: str) -> list[dict[str, Any]]:
-    """The rows that have a value there; read from a file, a missing one is an empty string."""
-    return [row for row in log.rows if row.get(column) not in (None, "")]
-
-
-def _evaluated(row: dict[str, Any], real: bool, dreamt: bool) -> bool:
-    wanted = ["return_mean"] * real + ["dream_return"] * dreamt
-    return all(row.get(column) not in (None, "") for column in wanted)
 
 
 def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:

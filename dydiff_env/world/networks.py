@@ -26,7 +26,7 @@ def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:
     zero, one = x.new_zeros(()), x.new_ones(())
     before = 0.0
     for f in frequencies:
-        if f == 2 * before:  # two products take a third of the time of a sine and a cosine
+        if found and f == 2 * before:  # two products take a third of the time of a sine and a cosine
             sine, cosine = found[-2:]
             found += [torch.addcmul(zero, sine, cosine, value=2), torch.addcmul(one, sine, sine, value=-2)]
         else:
