@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dydiff_env import World, load_policy
-from dydiff_env.evaluation.fidelity import closed_loop
+from dydiff_env.evaluation.fidelity import closed_loop, common_starts
 from dydiff_env.evaluation.simulator import Simulator
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(1)
     world = World.load(arguments.world)
     simulator = Simulator(world.spec)
-    starts = world.sample_starts(arguments.starts, seed=123)
+    starts = common_starts(world, simulator, arguments.starts, seed=123)
     results, default = {}, f"M{world.iterations}"
     for path in arguments.policies:
         policy = load_policy(path, world.spec)

@@ -22,7 +22,7 @@ import torch
 from dydiff_env import World, load_policy
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.evaluation.fidelity import errors, legal
+from dydiff_env.evaluation.fidelity import common_starts, errors, legal
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.products import fast_products
 from dydiff_env.world.fit_single_step import fit_dynamics
@@ -49,7 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data, world = one_goal_each(load_dataset(arguments.dataset)), World.load(arguments.world)
-    simulator, starts = Simulator(world.spec), world.sample_starts(arguments.starts, seed=123)
+    simulator = Simulator(world.spec)
+    starts = common_starts(world, simulator, arguments.starts, seed=123)
     policies = {Path(path).stem: load_policy(path, world.spec) for path in arguments.policies}
     real = {name: simulator.follow(policy, starts, world.horizon) for name, policy in policies.items()}
     found: dict[str, Any] = {}

@@ -19,7 +19,7 @@ import torch
 
 from dydiff_env import World, load_policy
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.evaluation.fidelity import errors, residual
+from dydiff_env.evaluation.fidelity import common_starts, errors, residual
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.rollout import apart, rollout
@@ -59,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     world = World.load(options.world)
-    simulator, starts = Simulator(world.spec), world.sample_starts(options.starts, seed=7)
+    simulator = Simulator(world.spec)
+    starts = common_starts(world, simulator, options.starts, seed=7)
     found = {}
     for path in options.policies:
         policy = load_policy(path, world.spec)

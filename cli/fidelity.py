@@ -33,7 +33,7 @@ def fidelity(
     with reporting(debug):
         from dydiff_env.cli.fit import fidelity_table
         from dydiff_env.evaluation.clone import BestClone
-        from dydiff_env.evaluation.fidelity import closed_loop, plot_closed_loop, refuse_draws
+        from dydiff_env.evaluation.fidelity import closed_loop, common_starts, plot_closed_loop, refuse_draws
         from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.simulator import Simulator
         from dydiff_env.policies import Policy, load_policy
@@ -54,7 +54,8 @@ def fidelity(
                 raise DyDiffError("This world has no clone to compare.", "Give a --policy.", usage=True)
             for name, one in acting.items():
                 refuse_draws(one, loaded, name)
-            truth, states = Simulator(loaded.spec), loaded.sample_starts(starts, seed)
+            truth = Simulator(loaded.spec)
+            states = common_starts(loaded, truth, starts, seed)
             for name, one in acting.items() or {"a clone of the best episodes": BestClone(loaded)}.items():
                 result = closed_loop(loaded, truth, one, states, iterations=tuple(range(iterations + 1)))
                 document["policies"][name] = result

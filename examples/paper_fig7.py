@@ -14,14 +14,15 @@ import matplotlib.pyplot as plt
 from dydiff_env import load_policy
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.evaluation.clone import BestClone
-from dydiff_env.evaluation.fidelity import closed_loop
+from dydiff_env.evaluation.fidelity import closed_loop, common_starts
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies import Policy
 
 
 def main(out: str, world_path: str | None = None, *names: str, starts: int = 64, most: int = 5) -> dict[str, Any]:
     world = find_world(world_path)
-    simulator, first, found = Simulator(world.spec), world.sample_starts(starts, seed=0), {}
+    simulator, found = Simulator(world.spec), {}
+    first = common_starts(world, simulator, starts)
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     names = names or (("demo",) if world_path is None else ())
     policies: dict[str, Policy] = {name: load_policy(name, world.spec) for name in names}

@@ -101,6 +101,25 @@ def test_policies_that_draw_and_simulators_that_cannot_be_set_are_refused(tiny_w
         Simulator(spec)
 
 
+def test_reality_starts_only_where_the_observation_tells_the_whole_state():
+    """Walker2d shows velocities within ±10: what is beyond cannot be set, and what cannot be set is not compared with."""
+    with make_env("Walker2d-v5", terminate_when_unhealthy=False) as env:
+        spec = DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
+        env.action_space.seed(0)
+        seen, actions = [env.reset(seed=0)[0]], []
+        for _ in range(200):
+            actions.append(env.action_space.sample())
+            seen.append(env.step(actions[-1])[0])
+    observations, simulator = np.array(seen, np.float32), Simulator(spec)
+    known = simulator.known(observations[:-1])
+    missed = np.abs(simulator.one_step(observations[:-1], np.array(actions)) - observations[1:]).max(1)
+    assert 20 < known.sum() < 180
+    assert missed[known].max() < 1e-3 < np.median(missed[~known])
+    assert np.array_equal(known, (np.abs(observations[:-1, -9:]) < 10).all(1))
+    beyond = observations[:1] + np.eye(1, 17, 16, dtype=np.float32) * 11  # a model may dream of more than is ever seen
+    assert not simulator.known(beyond).any()
+
+
 def test_a_maze_whose_goals_jump_ends_at_the_first_goal_as_its_world_does():
     with make_env("PointMaze_UMaze-v3", continuing_task=True, reset_target=True) as env:
         spec = DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())

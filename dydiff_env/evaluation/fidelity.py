@@ -29,6 +29,22 @@ def errors(world: World, dream: Trajectories, real: Trajectories) -> tuple[np.nd
     return np.square(gap).mean(-1), real.mask
 
 
+def common_starts(world: World, simulator: Simulator, n: int, seed: int = 0) -> np.ndarray:
+    """Up to n start states (n, O) of the data, environment units, from which reality can be run as well as a dream.
+
+    Raises:
+        DyDiffError: where no observation tells the simulator's state.
+    """
+    drawn = world.sample_starts(8 * n, seed)
+    starts = drawn[simulator.known(drawn)][:n]
+    if not len(starts):
+        raise DyDiffError(
+            "No logged observation tells the simulator's whole state: all are cut off at some bound.",
+            "Leave the simulator out.",
+        )
+    return starts
+
+
 def closed_loop(
     world: World,
     simulator: Simulator,
@@ -44,7 +60,7 @@ def closed_loop(
         world: the world.
         simulator: the truth.
         policy: acts in both.
-        starts: (B, O), environment units.
+        starts: (B, O), environment units; of :func:`common_starts`.
         horizon: steps; default: the world's window.
         iterations: the M's to dream with.
 
@@ -129,9 +145,15 @@ def spread(
 def residual(
     world: World, simulator: Simulator, dream: Trajectories, transitions: int = 500, seed: int = 0
 ) -> float:
-    """Realism: mean squared distance, in standardised units, of some dreamt next states from the simulator's."""
+    """Realism: mean squared distance, in standardised units, of some dreamt next states from the simulator's.
+
+    Only transitions from states that tell all are asked about; nan where there is none.
+    """
     rows, steps = np.nonzero(dream.mask)
     some = np.random.default_rng(seed).choice(len(rows), min(transitions, len(rows)), replace=False)
+    some = some[simulator.known(dream.observations[rows[some], steps[some]])]
+    if not len(some):
+        return float("nan")
     rows, steps = rows[some], steps[some]
     real = simulator.one_step(dream.observations[rows, steps], dream.actions[rows, steps])
     gap = (dream.observations[rows, steps + 1] - real) / world.normalizer.std.cpu().numpy()

@@ -9,7 +9,7 @@ import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.fidelity import errors
+from dydiff_env.evaluation.fidelity import common_starts, errors
 from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
 from dydiff_env.evaluation.report.charts import BLUE, GREEN, GREY, ORANGE, figure
 from dydiff_env.evaluation.report.page import Chart
@@ -75,8 +75,12 @@ def refinement_chart(
         simulator: Simulator | None = Simulator(world.spec)
     except DyDiffError:
         simulator = None
-    plane, first = plane_of(world, simulator), world.sample_starts(starts, seed)
-    real = simulator.follow(policy, first, world.horizon) if simulator is not None else None
+    plane, real = plane_of(world, simulator), None
+    if simulator is None:
+        first = world.sample_starts(starts, seed)
+    else:
+        first = common_starts(world, simulator, starts, seed)
+        real, starts = simulator.follow(policy, first, world.horizon), len(first)
     most = most if world.anchored else min(most, world.iterations)
     made = figure(*plane.names, height=520)
     _background(made, plane, world)
