@@ -64,7 +64,7 @@ class Preset:
     )
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=16_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
+            steps=32_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -92,7 +92,7 @@ class Preset:
     )
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=6_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+            steps=5_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
         )
     )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
