@@ -73,6 +73,10 @@ class Agent(nn.Module):
         self.register_buffer("observation_std", torch.ones(spec.observation_size))
         self.register_buffer("action_centre", (high + low) / 2)
         self.register_buffer("action_scale", (high - low) / 2)
+        if not (high > low).all():
+            raise DyDiffError(
+                f"The action space {space} has a number that cannot change.", "Leave it out of the actions."
+            )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimizers: dict[str, FlatAdam] = {}
         with torch.random.fork_rng(devices=[]):

@@ -284,13 +284,7 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
             "Resume with the --world it began with.",
             usage=True,
         )
-    rows: list[dict[str, Any]] = document["rounds"]
-    return [row if "rollout_return" in row else _renamed(row) for row in rows]
-
-
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of before episodes were dreamt: its dreamt return was that of the rollouts."""
-    return {"rollout_return" if key == "dream_return" else key: value for key, value in row.items()}
+    return list(document["rounds"])
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

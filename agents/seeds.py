@@ -19,7 +19,7 @@ import torch
 from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
-from dydiff_env.agents.trainer import Schedule, train
+from dydiff_env.agents.trainer import Schedule, summary_writer, train
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
@@ -76,6 +76,8 @@ class Run:
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
             make_env(env).close()  # a wrong name is told now, not at the first evaluation
+        if self.tensorboard is not None:
+            summary_writer()  # told before an older run makes room
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
         if self.resume and self.out.exists():
             agent = resume_agent(

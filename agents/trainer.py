@@ -67,7 +67,7 @@ class Log:
                 self.rows = [row for row in csv.DictReader(file) if int(row["updates"]) <= updates]
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.events = _event_writer(tensorboard) if tensorboard else None
+        self.events = summary_writer()(str(tensorboard)) if tensorboard else None
         self._write()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -233,9 +233,14 @@ def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, flo
     return row if scores is None else row | {"normalized_score": float(scores.mean())}
 
 
-def _event_writer(folder: Path) -> Any:
+def summary_writer() -> type:
+    """TensorBoard's ``SummaryWriter``.
+
+    Raises:
+        DyDiffError: where TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'.") from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter

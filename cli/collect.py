@@ -47,7 +47,7 @@ def collect(
         float | None,
         typer.Option(
             min=0.0,
-            help="Gaussian noise on a policy's or a maze walker's actions; half an action's range is 1. [default: 0; .5 for walkers]",
+            help="Gaussian noise on a policy's or a maze walker's actions; half an action's range is 1. Default: 0; .5 for walkers.",
             rich_help_panel=BEHAVIOUR,
         ),
     ] = None,

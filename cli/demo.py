@@ -71,7 +71,7 @@ def demo(
 ) -> None:
     """The whole story on a maze, in minutes: collect, fit, train, export, train on the mix, evaluate, report.
 
-    Each step is printed as the command that does the same.
+    Each step is printed with the command one would use for it.
     """
     with reporting(debug):
         missing = [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]

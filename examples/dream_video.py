@@ -25,7 +25,7 @@ FPS = 20
 def main(
     out: str, world: str | None = None, policy: str = "demo", steps: int = 100, seed: int = 0, width: int = 260
 ) -> Path:
-    dreamt_in = find_world(world)
+    dreamt_in = find_world(world, policy=policy)
     starts = dreamt_in.sample_starts(1, seed=seed, kind="initial")
     dream = dreamt_in.dream(load_policy(policy, dreamt_in.spec), starts, steps, seed=seed)
     simulator = Simulator(dreamt_in.spec)

@@ -23,6 +23,7 @@ from dydiff_env.evaluation.scores import environment_of
 
 def main(out: str, dataset: str | None = None, world: str | None = None, algorithm: str = "td3bc",
          config: LoopConfig | None = None, steps: int = 20_000) -> list[dict[str, Any]]:  # fmt: skip
+    policy = "demo" if dataset is None else None  # what is recorded here is of the embedded world's maze
     if dataset is None:
         dataset = f"{out}/maze.minari"
         if not Path(dataset).exists():
@@ -31,7 +32,7 @@ def main(out: str, dataset: str | None = None, world: str | None = None, algorit
     checkpoint = Path(out, "agent.pt")
     agent = load_agent(checkpoint) if checkpoint.exists() else agent_class(algorithm)(logged.spec, seed=0)
     config = config or LoopConfig(rounds=4, updates=2000, batch=256, horizon=64)
-    found = loop(agent, find_world(world), logged, out, config, env=environment_of(logged.spec), progress=True)
+    found = loop(agent, find_world(world, policy=policy), logged, out, config, env=environment_of(logged.spec), progress=True)
     for row in found["rounds"]:
         print(f"round {row['round']}: {row['synthetic_rows']} dreamt rows, dreamt return {row['dream_return']:.1f}, "
               f"real return {row['return_mean']:.1f}")  # fmt: skip

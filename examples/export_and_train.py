@@ -58,7 +58,7 @@ def td3bc(s: Tensor, a: Tensor, r: Tensor, s2: Tensor, end: Tensor, updates: int
 
 
 def main(out: str, world: str | None = None, policy: str = "demo", updates: int = 5000, batch: int = 512) -> float:
-    export(find_world(world), policy, out, batch=batch, overwrite=True)
+    export(find_world(world, policy=policy), policy, out, batch=batch, overwrite=True)
     dreams = minari.MinariDataset(out)
     seen = [(flat(one.observations), one.actions, one.rewards, one.terminations) for one in dreams]
     rows = [(s[:-1], a, r[:, None], s[1:], end[:, None]) for s, a, r, end in seen]

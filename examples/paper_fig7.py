@@ -20,7 +20,7 @@ from dydiff_env.policies import Policy
 
 
 def main(out: str, world_path: str | None = None, *names: str, starts: int = 64, most: int = 5) -> dict[str, Any]:
-    world = find_world(world_path)
+    world = find_world(world_path, policy=None if world_path else "demo")
     simulator, found = Simulator(world.spec), {}
     first = common_starts(world, simulator, starts)
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")

@@ -22,7 +22,7 @@ INK, GOOD, BAD, WALL = "#1f2933", "#2a6f97", "#c8553d", "#d9dee3"
 
 
 def main(out: str, world_path: str | None = None, name: str = "demo", starts: int = 64, most: int = 2) -> list[int]:
-    world = find_world(world_path)
+    world = find_world(world_path, policy=name)
     policy, first = load_policy(name, world.spec), world.sample_starts(starts, seed=0)
     simulator = Simulator(world.spec)
     maze: Any = simulator.base.maze

@@ -19,7 +19,8 @@ from dydiff_env.evaluation.scores import environment_of
 def main(world_path: str, steps: int, episodes: int = 5) -> float:
     world = dydiff_env.World.load(world_path)
     dream = gym.make("DyDiffDream-v0", world=world, horizon=100)
-    agent = PPO("MlpPolicy", dream, n_steps=512, seed=0, verbose=0)
+    kind = "MultiInputPolicy" if isinstance(dream.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    agent = PPO(kind, dream, n_steps=512, seed=0, verbose=0)
     agent.learn(steps)
     real = Monitor(gym.make(environment_of(world.spec)))
     mean, spread = evaluate_policy(agent, real, n_eval_episodes=episodes)

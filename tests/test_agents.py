@@ -304,6 +304,8 @@ def test_data_of_another_width_and_unbounded_actions_are_refused(hopper_dataset)
         small("bc", spec).fit(Replay(hopper_dataset), 1)
     with pytest.raises(DyDiffError, match="bounds"):
         small("bc", replace(spec, action_space=gym.spaces.Box(-np.inf, np.inf, (1,))))
+    with pytest.raises(DyDiffError, match="cannot change"):
+        small("bc", replace(spec, action_space=gym.spaces.Box(np.array([-1, 0]), np.array([1, 0]))))
 
 
 def test_loading_another_algorithms_checkpoint_names_both(hopper_dataset, tmp_path):

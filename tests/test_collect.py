@@ -226,6 +226,23 @@ def tiny_policy(tmp_path):
     return path
 
 
+@pytest.mark.parametrize(("tier", "steps"), [("medium", 0), ("medium-replay", 299)])
+def test_a_tier_needs_a_policy_that_was_trained_long_enough(tmp_path, tier, steps):
+    config = CollectConfig(steps=300, tier=tier, algorithm="trpo", train_steps=steps)
+    with pytest.raises(DyDiffError, match="trained for at least"):
+        collect_tier("Hopper-v5", Destination(out=tmp_path / "data"), config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_is_replaced_takes_its_policies_along(tmp_path):
+    out = Destination(out=tmp_path / "data", overwrite=True)
+    sizes = {"steps": 40, "algorithm": "trpo", "num_envs": 2, "score_episodes": 1}
+    first = collect_tier("Hopper-v5", out, CollectConfig(tier="medium", train_steps=2048, **sizes))
+    assert all(Path(file).exists() for file in first["policies"]) and first["policies"]
+    still = collect_policy("Hopper-v5", out, CollectConfig(**sizes), lambda spec: lambda o: np.zeros((len(o), 3)), "still")
+    assert still["policies"] == [] and not any(Path(file).exists() for file in first["policies"])
+
+
 def d4rl_file(path, *, successors: bool, timeouts: bool = True):
     """Three episodes of 4, 3 and 2 steps: terminal, out of time, and cut by the file's end. States count upwards."""
     terminals, ends = np.zeros(9, bool), np.zeros(9, bool)

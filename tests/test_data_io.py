@@ -164,6 +164,8 @@ def test_a_number_that_is_none_is_named(small, tmp_path, field):
 
     with pytest.raises(DyDiffError, match=f"episode 3 .*{field}, row 1"):
         load_dataset(altered(small, tmp_path / "a", poison))
+    kept = minari.MinariDataset(str(tmp_path / "a")).filter_episodes(lambda episode: episode.id != 3)
+    assert np.array_equal(load_dataset(kept).lengths, np.delete(small.lengths, 3))  # what the message advises
 
 
 def test_an_empty_dataset_is_refused(tmp_path):

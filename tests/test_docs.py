@@ -125,6 +125,7 @@ def test_every_block_of_a_page_runs_in_order(page: Path, bench: Path, monkeypatc
     if page.stem == "your-own-dataset":
         table, recorded = minari.MinariDataset("cart.minari"), minari.MinariDataset("pendulum.minari")
         assert (table.total_episodes, table.total_steps) == (2, 18) and recorded.total_episodes == 20
+        recorded.recover_environment().close()
         assert [bool(episode.terminations[-1]) for episode in table] == [False, True]
     if page.stem == "extending":
         assert minari.MinariDataset("certain.minari").total_episodes == 25

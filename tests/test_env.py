@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dydiff_env.envs
+from dydiff_env.envs.interface import flat_actions, structured
 from dydiff_env.envs.sb3 import DreamVecEnv
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
 from dydiff_env.errors import DyDiffError
@@ -186,6 +187,15 @@ def test_disabled_autoreset_and_reset_mask(tiny_world) -> None:
     starts = tiny_world.sample_starts(3, seed=9)
     given, _ = env.reset(options={"observation": starts})
     np.testing.assert_array_equal(given, starts)
+
+
+def test_bounds_of_any_size_are_kept_to_the_last_digit() -> None:
+    wide = gym.spaces.Box(-1000, 1000, (1,), np.float32)
+    assert flat_actions(wide, np.nextafter(np.full((1, 1), 1000, np.float32), np.float32(np.inf)), 1) == 1000
+    with pytest.raises(InvalidAction):
+        flat_actions(wide, np.full((1, 1), 1000.1), 1)
+    angle = gym.spaces.Box(-np.pi, np.pi, (1,), np.float64)
+    assert structured(angle, np.full((1, 1), 4, np.float32))[0] in angle  # float32 has no number between π and its bound
 
 
 @pytest.mark.parametrize("action", [np.zeros(2), np.full(3, np.nan), np.full(3, 1.5), "up", np.zeros((1, 3))])

@@ -180,6 +180,7 @@ def test_a_registered_export_is_found_by_its_id(
     assert minari.load_dataset("test/syn-v0").total_episodes == 7
     with pytest.raises(DyDiffError, match="test/syn-v0 exists"):
         export(tiny_world, linear_policy, tmp_path / "again.minari", **SMALL, dataset_id="test/syn-v0")
+    export(tiny_world, linear_policy, tmp_path / "syn.minari", **SMALL, dataset_id="test/syn-v0", resume=True)  # is done
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,12 @@ def test_wrong_options_leave_nothing_behind(
     with pytest.raises(DyDiffError, match=message) as caught:
         export(tiny_world, linear_policy, tmp_path / "syn.minari", **{**SMALL, **options})
     assert caught.value.usage and os.listdir(tmp_path) == []
+
+
+def test_a_threshold_that_cuts_everything_is_named(tiny_world: Any, linear_policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(DyDiffError, match="every rollout"):
+        export(tiny_world, linear_policy, tmp_path / "syn.minari", **SMALL, max_uncertainty=0.0)
+    assert not [name for name in os.listdir(tmp_path) if "lock" not in name]
 
 
 def test_a_full_disk_is_told_and_resumed(

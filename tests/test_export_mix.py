@@ -34,6 +34,16 @@ def test_every_step_knows_its_source(
     assert not list(tmp_path.glob("*.mixing*"))
 
 
+def test_a_taken_id_is_told_before_anything_is_written(
+    hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    mix([hopper_folder], [], tmp_path / "first", dataset_id="demo/mix-v0")
+    with pytest.raises(DyDiffError, match="demo/mix-v0 exists"):
+        mix([hopper_folder], [], tmp_path / "second", dataset_id="demo/mix-v0")
+    assert not (tmp_path / "second").exists()
+
+
 def test_other_spaces_are_refused(hopper_folder: Path, tmp_path: Path) -> None:
     box = gym.spaces.Box(-1, 1, (2,), np.float32)
     episode = Episode(

@@ -81,8 +81,11 @@ def test_a_world_from_a_table_of_logs_follows_what_was_logged(tmp_path: Path) ->
     assert error < 1.0  # unrelated states are some 1.1 apart; the full run reaches .05 or so
 
 
-def test_the_figures_of_the_paper(tiny_world_path: Path, hopper_folder: Path, tmp_path: Path) -> None:
+def test_the_figures_of_the_paper(
+    tiny_world_path: Path, hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tiny_world_path.parent)  # its ./world is not what the embedded policy acts in
     path = {name: str(tmp_path / f"{name}.png") for name in ("fig1", "fig7", "fig9")}
     sizes = {"rounds": 2, "updates": 5, "count": 40, "seeds": 1, "episodes": 2}
     curves = example("paper_fig1").main(path["fig1"], str(hopper_folder), str(tiny_world_path), **sizes)

@@ -128,7 +128,9 @@ def test_sb3_with_vecnormalize_and_dictionaries(tmp_path: Path) -> None:
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    for space, kind in ((SPEC.observation_space, "MlpPolicy"), (DICT_SPACE, "MultiInputPolicy")):
+    unsorted = gym.spaces.Dict(**dict(reversed(DICT_SPACE.spaces.items())))  # Gymnasium keeps the order of keywords
+    spaces = (SPEC.observation_space, "MlpPolicy"), (DICT_SPACE, "MultiInputPolicy"), (unsorted, "MultiInputPolicy")
+    for space, kind in spaces:
         env = VecNormalize(DummyVecEnv([lambda space=space: Toy(space)]))
         model = PPO(kind, env, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0).learn(8)
         model.save(tmp_path / "model.zip")
@@ -142,6 +144,33 @@ def test_sb3_with_vecnormalize_and_dictionaries(tmp_path: Path) -> None:
         batch = rows if kind == "MlpPolicy" else {"goal": rows[:, :2], "state": rows[:, 2:]}
         expected = model.predict(env.normalize_obs(batch), deterministic=True)[0]
         np.testing.assert_allclose(policy.act(OBSERVATIONS), expected, atol=1e-4)
+        np.testing.assert_allclose(as_policy(model, SPEC).act(OBSERVATIONS), expected, atol=1e-4)  # never saved
+
+
+def test_an_sb3_model_of_shaped_spaces_is_a_policy_as_it_is() -> None:
+    from stable_baselines3 import PPO
+
+    class Shaped(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = gym.spaces.Box(-9, 9, (1, WIDTH))
+            self.action_space = gym.spaces.Box(-1, 1, (A, 1))
+
+    model = PPO("MlpPolicy", Shaped(), device="cpu", seed=0)
+    expected = model.predict(OBSERVATIONS.numpy()[:, None], deterministic=True)[0]
+    np.testing.assert_allclose(as_policy(model, SPEC).act(OBSERVATIONS), expected[..., 0], atol=1e-6)
+
+
+def test_an_onnx_file_with_its_weights_beside_it(files: dict[str, Path], network: nn.Module, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model, file = onnx.load(files["onnx"]), tmp_path / "policy.onnx"
+    onnx.save_model(model, str(file), save_as_external_data=True, location="policy.onnx.data", size_threshold=0)
+    policy = load_policy(file, SPEC)
+    torch.testing.assert_close(policy.act(OBSERVATIONS), network(OBSERVATIONS).detach(), atol=1e-5, rtol=0)
+    (tmp_path / "policy.onnx.data").unlink()
+    with pytest.raises(DyDiffError, match="cannot be read as an ONNX model"):
+        load_policy(file, SPEC)
 
 
 def test_callables_objects_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +182,7 @@ def test_callables_objects_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.chdir(tmp_path)
     assert (load_policy("my_policies:left", SPEC).act(OBSERVATIONS) == -1).all()
+    assert (load_policy(lambda observations: -torch.ones(len(observations), 2), SPEC).act(OBSERVATIONS) == -1).all()
     right = load_policy("my_policies:Right", SPEC)
     assert (right.act(OBSERVATIONS) == 1).all() and (right.act(OBSERVATIONS, deterministic=False) == 0).all()
     assert (

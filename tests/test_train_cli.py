@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -203,6 +204,15 @@ def test_tensorboard_gets_what_the_log_gets(hopper_dataset, tmp_path):
     assert events.Scalars("return_mean")[0].value == pytest.approx(float(rows[-1]["return_mean"]))
 
 
+def test_a_missing_tensorboard_costs_no_checkpoint(hopper_folder, tmp_path, monkeypatch):
+    out = tmp_path / "ckpt.pt"
+    Run("bc", str(hopper_folder), out, steps=2).carry_out()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DyDiffError, match="TensorBoard is not installed"):
+        Run("bc", str(hopper_folder), out, steps=4, tensorboard=tmp_path / "events").carry_out()
+    assert load_agent(out).updates == 2
+
+
 def test_resuming_as_another_run_is_refused(hopper_folder, tmp_path):
     out = tmp_path / "ckpt.pt"
     common = ("train", "bc", "--dataset", hopper_folder, "--out", out, "--steps")
@@ -227,6 +237,15 @@ def test_each_episode_counts_once_with_its_own_steps():
     assert found.returns[0] == pytest.approx(alone.returns[0]) and found.lengths[0] == alone.lengths[0]
     # A hopper that stands still earns about 1 a step: no step of a reset is counted, none is lost.
     assert np.abs(found.returns / found.lengths - 1).max() < 0.3
+
+
+def test_an_environment_that_may_never_end_is_not_waited_for():
+    gym.register("Endless-v0", lambda: gym.make("Hopper-v5", terminate_when_unhealthy=False).unwrapped)
+    try:
+        with pytest.raises(DyDiffError, match="no time limit"):
+            evaluate_returns(Still(), "Endless-v0", 1)
+    finally:
+        del gym.registry["Endless-v0"]
 
 
 def test_a_policy_of_the_wrong_width_is_one_clear_error():

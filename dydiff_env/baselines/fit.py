@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from dydiff_env.baselines.models import BASELINES, build, preset_config, save
-from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.goals import one_goal_each
-from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.batches import Batches
@@ -42,7 +41,7 @@ def parse_models(text: str) -> list[str]:
 
 def fit_models(
     names: list[str],
-    dataset: Dataset | str | Path,
+    dataset: Source,
     out: str | Path,
     *,
     preset: str = "fast",
@@ -94,7 +93,7 @@ def _facts(folder: Path, name: str, device: str | torch.device) -> dict[str, Any
 
 def fit_baseline(
     name: str,
-    dataset: Dataset | str | Path,
+    dataset: Source,
     world: str | Path,
     *,
     preset: str = "fast",

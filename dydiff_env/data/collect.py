@@ -122,6 +122,13 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     env_json = str(spec.env_spec)
     by_default = {"random": 0, "medium-replay": config.steps}
     train_steps = by_default.get(config.tier, 300_000) if config.train_steps is None else config.train_steps
+    least = {"random": 0, "medium-replay": config.steps}.get(config.tier, 1)
+    if train_steps < least:
+        raise DyDiffError(
+            f"The tier {config.tier} of {config.steps} steps comes from a policy trained for at least {least}, not {train_steps}.",
+            "Raise --train-steps, or leave it out.",
+            usage=True,
+        )
     with _Recording(destination, spec, config.steps) as recording:
         history = config.tier == "medium-replay"
         run = BehaviourRun(env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
@@ -267,8 +274,8 @@ class _Recording:
             provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
                         "score_episodes": config.score_episodes, "num_envs": config.num_envs} | (facts or {}))
         policies: list[str] = []
+        shutil.rmtree(self._policies, ignore_errors=True)  # those of a dataset that this one replaces
         if self.policies.exists():
-            shutil.rmtree(self._policies, ignore_errors=True)
             self.policies.rename(self._policies)
             policies = sorted(str(file) for file in self._policies.glob("*.pt"))
         return {"dataset_id": writer.spec.dataset_id, "path": str(path), "episodes": writer.trajectories,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import h5py
 import numpy as np
+from minari import MinariDataset
 from minari.dataset.minari_storage import MinariStorage
 from minari.serialization import deserialize_space
 
@@ -27,16 +28,21 @@ from dydiff_env.data.minari_writer import (
 from dydiff_env.data.simulator import environment_spec, make_env
 from dydiff_env.errors import DyDiffError
 
-__all__ = ["MinariWriter", "load_dataset", "register", "registered_folder", "resolve_dataset",
+__all__ = ["MinariWriter", "Source", "load_dataset", "register", "registered_folder", "resolve_dataset",
            "write_dataset"]
 
 
-def load_dataset(source: str | Path | Dataset, cache: bool = True) -> Dataset:
+Source: TypeAlias = Dataset | MinariDataset | str | Path
+"""What names logged episodes; see :func:`load_dataset`."""
+
+
+def load_dataset(source: Source, cache: bool = True) -> Dataset:
     """Every episode of a Minari dataset, flattened to float32.
 
     Args:
         source: a Minari id (``NAMESPACE/NAME-vK``, found where Minari keeps its data), a folder that
-            ``minari.MinariDataset`` opens, or a Dataset, which is returned unchanged.
+            ``minari.MinariDataset`` opens, such a dataset itself with the episodes it was filtered to, or a Dataset,
+            which is returned unchanged.
         cache: keep the arrays memory-mapped under ``$DYDIFF_ENV_CACHE`` or ``~/.cache/dydiff-env``, so that
             the next load is instant and takes no memory. An entry is used only while the folder's files are
             unchanged.
@@ -50,6 +56,8 @@ def load_dataset(source: str | Path | Dataset, cache: bool = True) -> Dataset:
     """
     if isinstance(source, Dataset):
         return source
+    if isinstance(source, MinariDataset):
+        return _read(Path(str(source.storage.data_path)), source.episode_indices)
     folder = resolve_dataset(source)
     entry = cache_entry(folder) if cache else None
     cached = read_entry(entry) if entry else None
@@ -86,16 +94,19 @@ def _registered_ids() -> list[str]:
     return [path.parent.parent.relative_to(root).as_posix() for path in root.glob("**/data/metadata.json")]
 
 
-def _read(folder: Path) -> Dataset:
-    """The dataset in ``folder``, from its own storage format."""
+def _read(folder: Path, only: Iterable[int] | None = None) -> Dataset:
+    """The dataset in ``folder``, or some of its episodes, from its own storage format."""
     metadata = read_metadata(folder)
     name = str(metadata.get("dataset_id", folder.name))
     observation_space, action_space = _spaces(metadata, name)
     check_spaces(observation_space, action_space, name)
-    episodes = _hdf5_episodes if metadata.get("data_format", "hdf5") == "hdf5" else _minari_episodes
     parts = []
     try:
-        for index, episode in episodes(folder, metadata, observation_space, action_space):
+        if only is None and metadata.get("data_format", "hdf5") == "hdf5":
+            episodes = _hdf5_episodes(folder, metadata, observation_space, action_space)
+        else:
+            episodes = _minari_episodes(folder, only, observation_space, action_space)
+        for index, episode in episodes:
             if len(episode.rewards):
                 check_episode(episode, index, name)
                 parts.append(episode)
@@ -159,7 +170,7 @@ def check_episode(episode: Episode, index: int, name: str) -> None:
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise DyDiffError(f"{name}: episode {index} has a NaN or infinite number in {field}, row {row}.",
-                              "Remove the episode (MinariDataset.filter_episodes) or collect it again.")
+                              "Leave the episode out (MinariDataset.filter_episodes, then World.fit of what is left) or collect it again.")
     if len(episode.observations) != len(episode.rewards) + 1 or len(episode.actions) != len(episode.rewards):
         raise DyDiffError(f"{name}: episode {index} has {len(episode.observations)} observations, "
                           f"{len(episode.actions)} actions and {len(episode.rewards)} rewards.",
@@ -194,14 +205,14 @@ def _load(group: h5py.h5g.GroupID, name: str, space: gym.Space | None) -> Any:
     return array
 
 
-def _minari_episodes(folder: Path, metadata: dict[str, Any], observation_space: gym.Space,
+def _minari_episodes(folder: Path, only: Iterable[int] | None, observation_space: gym.Space,
                      action_space: gym.Space) -> Numbered:
-    """Through Minari, for its other storage formats (Arrow, Parquet)."""
-    # Minari opens every episode's file before it reads the first: go in blocks.
+    """Through Minari: some episodes, or its other storage formats (Arrow, Parquet)."""
     storage = MinariStorage.read(folder)
-    total = storage.total_episodes
-    for block in range(0, total, 256):
-        indices = range(block, min(block + 256, total))
+    wanted = list(range(storage.total_episodes) if only is None else only)
+    # Minari opens every episode's file before it reads the first: go in blocks.
+    for block in range(0, len(wanted), 256):
+        indices = wanted[block : block + 256]
         for index, episode in zip(indices, storage.get_episodes(indices), strict=True):
             yield index, Episode(
                 flatten_batch(observation_space, episode["observations"]),

@@ -206,17 +206,26 @@ def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> P
     Raises:
         DyDiffError: where the id is malformed, or taken and ``overwrite`` is off.
     """
-    check_dataset_id(dataset_id)
-    target = registered_folder(dataset_id)
-    if target.exists() and not overwrite:
-        raise DyDiffError(f"The dataset {dataset_id} exists.",
-                          "Choose another id, or replace it with --overwrite.")
+    target = check_unused(dataset_id, overwrite)
     partial = target.with_name("data.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(path, partial)
     metadata = json.loads((partial / "metadata.json").read_text())
     (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
     publish(partial, target)
+    return target
+
+
+def check_unused(dataset_id: str, overwrite: bool) -> Path:
+    """Where the dataset of this id goes, if it may be written.
+
+    Raises:
+        DyDiffError: where the id is malformed, or taken and ``overwrite`` is off.
+    """
+    target = registered_folder(check_dataset_id(dataset_id))
+    if target.exists() and not overwrite:
+        raise DyDiffError(f"The dataset {dataset_id} exists.",
+                          "Choose another id, or replace it with --overwrite.")
     return target
 
 

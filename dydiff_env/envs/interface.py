@@ -11,7 +11,7 @@ from gymnasium.error import InvalidAction
 from dydiff_env.data.flattening import flatten_batch, leaves, unflatten_batch
 from dydiff_env.errors import DyDiffError
 
-ROUNDING = 1e-5  # how far outside the bounds an action may lie by arithmetic alone
+ROUNDING = 1e-5  # how far outside the bounds an action may lie by arithmetic alone, as a share of a bound beyond 1
 
 
 def flat_actions(space: gym.Space, actions: Any, rows: int) -> np.ndarray:
@@ -31,7 +31,8 @@ def flat_actions(space: gym.Space, actions: Any, rows: int) -> np.ndarray:
         raise InvalidAction(f"The action has shape {array.shape[1:]}, but the action space is {space.shape}.")
     if not np.isfinite(array).all():
         raise InvalidAction("The action holds NaN or infinity.")
-    if (array < space.low - ROUNDING).any() or (array > space.high + ROUNDING).any():
+    low, high = (side + way * ROUNDING * np.maximum(1, np.abs(side)) for side, way in ((space.low, -1), (space.high, 1)))
+    if (array < low).any() or (array > high).any():
         raise InvalidAction(
             f"The action lies outside the action space [{space.low.min()}, {space.high.max()}]; clip it first."
         )
@@ -61,7 +62,7 @@ def flat_starts(space: gym.Space, observations: Any, rows: int) -> np.ndarray:
 def structured(space: gym.Space, flat: np.ndarray) -> Any:
     """Rows (B, O) as a batch of ``space``, in its dtypes and within its bounds; never an alias of ``flat``."""
     low, high = (
-        np.concatenate([np.ravel(getattr(leaf, side)) for _, leaf in leaves(space)])
+        np.concatenate([np.ravel(getattr(leaf, side)).astype(np.float64) for _, leaf in leaves(space)])
         for side in ("low", "high")
     )
-    return unflatten_batch(space, np.clip(flat, low.astype(np.float32), high.astype(np.float32)))
+    return unflatten_batch(space, np.clip(flat, low, high))  # in float64: a bound may not be a float32

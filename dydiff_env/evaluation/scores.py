@@ -86,6 +86,13 @@ def evaluate_returns(
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs)
+    made = vector.envs[0].spec
+    if made is None or made.max_episode_steps is None:
+        vector.close()
+        raise DyDiffError(
+            f"{_name(env)} has no time limit: an episode may never end.",
+            "Register it with max_episode_steps, or give its specification one.",
+        )
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         space = vector.single_observation_space

@@ -77,7 +77,7 @@ def load(spec: DatasetSpec, device: str) -> BehaviorPolicy:
     """Clone the policy of the dataset that ``spec`` names.
 
     Raises:
-        DyDiffError: when that dataset is not on this machine.
+        DyDiffError: when that dataset is not on this machine, or what bears its name is another.
     """
     from dydiff_env.data.minari_io import load_dataset
 
@@ -86,6 +86,11 @@ def load(spec: DatasetSpec, device: str) -> BehaviorPolicy:
     except DyDiffError as error:
         raise DyDiffError(
             f"'behavior' is cloned from the dataset {spec.dataset_id!r}, which cannot be loaded.",
-            "Pass a policy file, or bring the dataset to this machine.",
+            "Pass a policy file, or register the dataset with Minari under this id.",
         ) from error
+    if spec.fingerprint and dataset.spec.fingerprint != spec.fingerprint:
+        raise DyDiffError(
+            f"'behavior' is cloned from the dataset {spec.dataset_id!r}, but what is called so here holds other data.",
+            "Pass a policy file, or bring back the dataset that the world was fitted to.",
+        )
     return clone(dataset, device)

@@ -13,8 +13,9 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from dydiff_env.data.flattening import unflatten_batch
+from dydiff_env.data.flattening import canonical, unflatten_batch
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.sb3 import SB3Policy
 
 
 class FunctionPolicy:
@@ -36,21 +37,24 @@ class FunctionPolicy:
                 f"{target!r} is not a policy.",
                 "Pass a path, a callable on (B, O) tensors, or an object with act or predict.",
             )
+        normalizing = getattr(target, "get_vec_normalize_env", None)
+        if normalizing is not None and (statistics := normalizing()) is not None:
+            self.target = SB3Policy(target.policy, statistics)  # predict() alone would see what no VecNormalize has scaled
         self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A) for observations (B, O); a module is asked on its own device."""
+        """Actions (B, A) for observations (B, O); a module is asked on its own device, anything else on the processor."""
         weight = next(self.target.parameters(), None) if isinstance(self.target, nn.Module) else None
-        observations = observations if weight is None else observations.to(weight.device)
+        observations = observations.to("cpu" if weight is None else weight.device)
         if hasattr(self.target, "act"):
             return self.target.act(observations, deterministic)
         if hasattr(self.target, "predict"):
             rows: Any = observations.cpu().numpy()
             space = getattr(self.target, "observation_space", None)
-            if isinstance(space, gym.spaces.Dict):
-                rows = unflatten_batch(space, rows)
+            if isinstance(space, gym.spaces.Dict | gym.spaces.Box) and rows.shape[-1] == gym.spaces.flatdim(space):
+                rows = unflatten_batch(canonical(space), rows)
             actions = self.target.predict(rows, deterministic=deterministic)
-            return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions)
+            return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions).flatten(1)
         arguments = {"deterministic": deterministic} if self.switchable else {}
         return torch.as_tensor(self.target(observations, **arguments))
 

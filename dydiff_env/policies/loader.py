@@ -28,7 +28,7 @@ UNPICKLES = {
 
 
 def load_policy(
-    path_or_name: str | Path,
+    path_or_name: Any,
     spec: DatasetSpec | None = None,
     *,
     trust: bool = False,
@@ -39,8 +39,8 @@ def load_policy(
 
     Args:
         path_or_name: a file (dydiff-env agent, TorchScript, torch.export, SB3 or sb3-contrib, d3rlpy, ONNX;
-            told apart by content), ``package.module:callable``, ``random``, ``behavior`` (a clone), or ``demo``
-            (the policy of the embedded world).
+            told apart by content), ``package.module:callable``, ``random``, ``behavior`` (a clone), ``demo``
+            (the policy of the embedded world), or what :func:`as_policy` takes.
         spec: spaces of the source dataset, to check the policy against; agents and SB3 files carry their own.
         trust: allow formats whose loading can run code from the file.
         vecnormalize: SB3's VecNormalize statistics, for an SB3 checkpoint.
@@ -52,6 +52,8 @@ def load_policy(
     Raises:
         DyDiffError: for a missing, damaged, untrusted or unknown file, or one whose sizes do not match.
     """
+    if not isinstance(path_or_name, str | Path):
+        return as_policy(path_or_name, _spec(spec, "An object in memory"))
     text, path = str(path_or_name), Path(path_or_name)
     if vecnormalize is not None and (not path.is_file() or file_kind(path) != "sb3"):
         raise DyDiffError(
@@ -141,6 +143,7 @@ def _load_file(
         policy = exported.load(path, device)
     elif kind == "onnx":
         policy = onnx.load(path)
+        digest = hashlib.sha256(policy.source).hexdigest()  # its weights may lie in a second file
     else:
         policy = d3.load(path, device)
     return _bound(policy, _spec(spec, str(path)), kind=kind, fingerprint=digest)

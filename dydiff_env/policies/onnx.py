@@ -60,8 +60,17 @@ def load(path: Path) -> OnnxPolicy:
         DyDiffError: without onnxruntime, or when it cannot read the file.
     """
     try:
-        return OnnxPolicy(path.read_bytes())
+        import onnx
+
+        return OnnxPolicy(onnx.load(path).SerializeToString())  # with the weights that torch puts in a file beside it
     except ImportError:
         raise DyDiffError(
-            f"{path} is an ONNX model, and onnxruntime is not installed.", 'pip install "dydiff-env[onnx]"'
+            f"{path} is an ONNX model, and onnx and onnxruntime are not both installed.", 'pip install "dydiff-env[onnx]"'
         ) from None
+    except DyDiffError:
+        raise
+    except Exception as error:  # a damaged file, or no weights: onnx has many names for them
+        raise DyDiffError(
+            f"{path} cannot be read as an ONNX model: {(str(error) or type(error).__name__).splitlines()[0]}",
+            "Keep the .data file that was exported with it beside it, or export it again.",
+        ) from error

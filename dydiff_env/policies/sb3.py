@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dydiff_env.data.flattening import unflatten_batch
+from dydiff_env.data.flattening import canonical, unflatten_batch
 from dydiff_env.errors import DyDiffError
 
 
@@ -37,7 +37,8 @@ class SB3Policy:
             raise ValueError(
                 f"observations of size {observations.shape[-1]}, the checkpoint was trained on {size}"
             )
-        batch: Any = unflatten_batch(self.observation_space, observations.cpu().numpy())
+        # Columns follow the keys' alphabet, which the space that an SB3 model holds need not: Gymnasium keeps the order of keywords.
+        batch: Any = unflatten_batch(canonical(self.observation_space), observations.cpu().numpy())
         if self.statistics is not None and self.statistics.norm_obs:
             batch = self._normalized(batch)
         actions, _ = self.network.predict(batch, deterministic=deterministic)

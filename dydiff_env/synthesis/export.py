@@ -13,6 +13,7 @@ from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.minari_writer import (
     MinariWriter,
     check_dataset_id,
+    check_unused,
     dataset_id_for,
     register,
     registered_folder,
@@ -126,10 +127,6 @@ def export(
         import_ray()  # a clear error before anything is loaded
     if dataset_id is not None:
         check_dataset_id(dataset_id)
-        if registered_folder(dataset_id).exists() and not overwrite:
-            raise DyDiffError(
-                f"The dataset {dataset_id} exists.", "Choose another id, or replace it with --overwrite."
-            )
     sources = Sources(world, policy, method, {"trust": trust, "vecnormalize": vecnormalize}, device)
     opened = sources.open()
     world = opened.world
@@ -153,6 +150,11 @@ def export(
     options.check()
     spec = replace(world.spec, dataset_id=dataset_id or dataset_id_for(out))
     recipe = {"options": asdict(options), **facts(opened)}
+    if dataset_id is not None:
+        if resume and finished_rounds(registered_folder(dataset_id), recipe) is not None:
+            dataset_id = None  # it is there
+        else:
+            check_unused(dataset_id, overwrite)
     files: dict[str, Any] = {
         "overwrite": overwrite,
         "resume": resume,
@@ -182,6 +184,12 @@ def export(
                     )
                     _write(writer, made, options, recipe, progress)
                     rounds = [note["statistics"] for note in writer.notes]
+                    if not writer.trajectories and max_uncertainty is not None:
+                        writer.discard()
+                        raise DyDiffError(
+                            f"{out} would be empty: --max-uncertainty {max_uncertainty} cut every rollout at its first step.",
+                            "Raise it, or leave it out.",
+                        )
                     writer.publish(
                         algorithm_name=algorithm(options),
                         description=description(opened),

@@ -14,7 +14,7 @@ import numpy as np
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.flattening import same_but_for_precision
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, register
+from dydiff_env.data.minari_writer import MinariWriter, check_unused, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
 from dydiff_env.publish import publish
 from dydiff_env.synthesis.lock import sole_writer
@@ -48,7 +48,7 @@ def mix(
     """
     out = Path(out)
     if dataset_id is not None:
-        check_dataset_id(dataset_id)
+        check_unused(dataset_id, overwrite)
     if out.exists() and not overwrite:
         raise DyDiffError(f"{out} exists.", "Choose another name, or replace it with --overwrite.")
     kinds = ["real"] * len(real) + ["synthetic"] * len(synthetic)

@@ -36,6 +36,12 @@ def dream(
     goes_on: int | None,
 ) -> Trajectories:
     """What :meth:`World.dream` says."""
+    if policy is not None and not callable(getattr(policy, "act", None)):
+        raise DyDiffError(
+            f"A {type(policy).__name__} is no policy: it has no act(observations, deterministic).",
+            "Pass load_policy(it, world.spec), which takes files, names, functions and agents.",
+            usage=True,
+        )
     horizon = world.horizon if horizon is None else horizon
     iterations = world.iterations if iterations is None else iterations
     first = None if first_actions is None else torch.as_tensor(first_actions).to(world.device, torch.float32)

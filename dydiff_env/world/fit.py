@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.goals import one_goal_each
-from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.products import fast_products
 from dydiff_env.world.error_scale import ErrorScale
@@ -32,7 +31,7 @@ BANK = 8192  # start states a world carries
 
 
 def fit(
-    dataset: Dataset | str | Path,
+    dataset: Source,
     *,
     preset: str | Preset = "fast",
     seed: int = 0,
@@ -45,7 +44,7 @@ def fit(
     """Train a world.
 
     Args:
-        dataset: a Dataset, a Minari id, or a Minari folder.
+        dataset: a Minari id, its folder, a MinariDataset (as filtered), or a Dataset.
         preset: "fast", "paper", "tiny", or settings of your own.
         seed: of everything random.
         out: the folder the world is saved to. Work goes on in ``out.partial``: a killed fit, started again with the same arguments,

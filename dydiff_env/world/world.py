@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dydiff_env.data.dataset import Dataset, DatasetSpec
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.minari_io import Source
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
@@ -92,7 +93,7 @@ class World:
     @classmethod
     def fit(
         cls,
-        dataset: Dataset | str | Path,
+        dataset: Source,
         *,
         preset: str | Preset = "fast",
         seed: int = 0,
