@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dydiff_env.envs
+from dydiff_env.envs.dreams import _luck
 from dydiff_env.envs.interface import flat_actions, structured
 from dydiff_env.envs.sb3 import DreamVecEnv
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
@@ -118,6 +119,34 @@ def test_without_a_policy_only_the_action_counts(tiny_world) -> None:
         assert terminated == expected.terminations[0]
         if terminated:
             break
+
+
+def test_when_a_refined_dream_ends_is_its_own_affair(tiny_world) -> None:
+    """Where an end is a matter of likelihood, neither neighbours in a batch nor a plan lengthened later decide when."""
+    batch = make_vec(tiny_world, 24, policy=Push(), horizon=70, iterations=2, autoreset_mode="NextStep")
+    observations, _ = batch.reset(seed=0)
+    lengths, over = np.zeros(24, int), np.zeros(24, bool)
+    while not over.all():
+        observations, _, terminated, truncated, _ = batch.step(act(observations))
+        lengths += ~over
+        over |= terminated | truncated
+    for i in range(24):
+        env = make(tiny_world, policy=Push(), horizon=70, iterations=2)
+        observation, over, steps = env.reset(seed=i)[0], False, 0
+        while not over:
+            observation, _, terminated, truncated, _ = env.step(act(observation[None])[0])
+            over, steps = terminated or truncated, steps + 1
+        assert steps == lengths[i]
+    assert len(set(lengths)) > 3
+
+
+def test_luck_is_uniform_and_a_windows_own() -> None:
+    fates, began = np.arange(200, dtype=np.uint64).repeat(50), np.tile(np.arange(50), 200)
+    luck = _luck(fates, began)
+    assert luck.min() >= 0 and luck.max() < 1 and len(np.unique(luck)) == 10_000
+    assert np.histogram(luck, 10, (0, 1))[0] == pytest.approx(1000, abs=130)
+    table = luck.reshape(200, 50)
+    assert np.abs(np.corrcoef(table.T) - np.eye(50)).max() < 0.35
 
 
 @pytest.mark.parametrize("policy", [None, Push()])

@@ -77,12 +77,13 @@ class DyDiffDreamEnv(gym.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.dreams.reseed(seed)
+        fate = int(self.np_random.integers(2**31))
         if options is not None and "observation" in options:
             given = _batch_of_one(self.observation_space, options["observation"])
             starts = flat_starts(self.observation_space, given, 1)
         else:
-            starts = self.world.sample_starts(1, int(self.np_random.integers(2**31)), self.start)
-        self.dreams.begin(ROW, starts)
+            starts = self.world.sample_starts(1, fate, self.start)
+        self.dreams.begin(ROW, starts, [fate])
         self._over, self._uncertainty = False, 0.0
         if self._renderer is not None:
             self._renderer.begin(self.dreams.current[0])

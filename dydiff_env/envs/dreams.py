@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,7 @@ class Dreams:
         o, a = world.spec.observation_size, world.spec.action_size
         self.current = np.zeros((rows, o), np.float32)  # the states the caller sees
         self.next_starts = np.zeros((rows, o), np.float32)
+        self.fates, self.next_fates = np.zeros((2, rows), np.uint64)
         self.steps = np.zeros(rows, np.int64)
         low, high = world.spec.action_space.low, world.spec.action_space.high  # type: ignore[attr-defined]
         width = (high - low).reshape(-1)
@@ -84,17 +86,22 @@ class Dreams:
         self.noise = np.random.default_rng(seed)
         self.followed = True
 
-    def begin(self, rows: np.ndarray, starts: np.ndarray) -> None:
-        """Start the dreams of ``rows`` (n,) at ``starts`` (n, O), whatever was prepared for them."""
-        self.prepare(rows, starts)
+    def begin(self, rows: np.ndarray, starts: np.ndarray, fates: Sequence[int]) -> None:
+        """Start the dreams of ``rows`` (n,) at ``starts`` (n, O), whatever was prepared for them.
+
+        Of the ``fates``, n integers, it is drawn when a dream ends; whoever shares a batch has no part in that.
+        """
+        self.prepare(rows, starts, fates)
         self.begin_prepared(rows)
 
-    def prepare(self, rows: np.ndarray, starts: np.ndarray) -> None:
+    def prepare(self, rows: np.ndarray, starts: np.ndarray, fates: Sequence[int]) -> None:
         """Imagine the next episodes of ``rows`` ahead of time: many at once cost little more than one."""
+        self.next_fates[rows] = fates
         if self.policy is not None:
             whole = self.followed or not self.first_steps
             steps = self.window if whole else self.first_steps
-            self.next_plans.put(rows, self._dream(starts, steps), short=steps < self.window)
+            luck = _luck(self.next_fates[rows], np.zeros_like(rows))
+            self.next_plans.put(rows, self._dream(starts, steps, luck), short=steps < self.window)
         self.next_starts[rows] = starts
         self.prepared[rows] = True
 
@@ -102,7 +109,7 @@ class Dreams:
         """Start the prepared dreams of ``rows``."""
         if self.policy is not None:
             self.plans.take(rows, self.next_plans)
-        self.current[rows] = self.next_starts[rows]
+        self.current[rows], self.fates[rows] = self.next_starts[rows], self.next_fates[rows]
         for counter in (self.steps, self.position, self.window_steps, self.streak):
             counter[rows] = 0
         self.prepared[rows] = False
@@ -110,7 +117,7 @@ class Dreams:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Steps:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
-            dream = self._dream(self.current[rows], 1, actions, free=True)
+            dream = self._dream(self.current[rows], 1, self._lucks(rows), actions, free=True)
             observations, rewards, terminated = (
                 dream.observations[:, 1],
                 dream.rewards[:, 0],
@@ -153,7 +160,8 @@ class Dreams:
         """Imagine the window of ``rows`` anew from the present, their ``actions`` (n, A) fixed."""
         if len(rows):
             steps = self.first_steps or self.window
-            self.plans.put(rows, self._dream(self.current[rows], steps, actions), short=steps < self.window)
+            dream = self._dream(self.current[rows], steps, self._lucks(rows), actions)
+            self.plans.put(rows, dream, short=steps < self.window)
             self.position[rows] = self.window_steps[rows] = 0
 
     def _extend(self, rows: np.ndarray) -> None:
@@ -170,35 +178,43 @@ class Dreams:
         )
         wanted[rows] |= left[rows] <= 0
         if (short := np.flatnonzero(wanted & plans.short)).size:
-            plans.put(short, self._dream(plans.observations[short, 0], self.window, plans.actions[short, 0]))
+            luck = self._lucks(short, -self.position[short])
+            plans.put(short, self._dream(plans.observations[short, 0], self.window, luck, plans.actions[short, 0]))
             # the end of a dream may fall a step earlier by a rounding error: what was shown stays, and goes on
             if (past := short[plans.length[short] <= self.position[short]]).size:
-                plans.put(past, self._dream(self.current[past], self.window))
+                plans.put(past, self._dream(self.current[past], self.window, self._lucks(past)))
                 self.position[past] = self.window_steps[past] = 0
         left = plans.length - self.position
         wanted &= ~plans.ends & (left <= self.window // 2)
         if (chained := np.flatnonzero(wanted)).size:
             ends = plans.observations[chained, plans.length[chained]]
-            plans.append(chained, self.position[chained], self._dream(ends, self.window))
+            luck = self._lucks(chained, left[chained])
+            plans.append(chained, self.position[chained], self._dream(ends, self.window, luck))
             self.position[chained] = 0
 
+    def _lucks(self, rows: np.ndarray, ahead: np.ndarray | int = 0) -> np.ndarray:
+        """The fates (n,) in [0, 1) of the windows of ``rows`` that begin ``ahead`` steps from now."""
+        return _luck(self.fates[rows], self.steps[rows] + ahead)
+
     def _dream(
-        self, starts: np.ndarray, steps: int, first: np.ndarray | None = None, free: bool = False
+        self, starts: np.ndarray, steps: int, luck: np.ndarray, first: np.ndarray | None = None, free: bool = False
     ) -> Trajectories:
-        """Imagine n windows of ``steps`` steps; ``free`` ones follow no policy."""
+        """Imagine n windows of ``steps`` steps, each with its luck (n,); ``free`` ones follow no policy."""
         seed = int(self.noise.integers(2**31))
         policy = None if free else self.policy
         if not self.draws:
-            return self._imagine(policy, starts, steps, seed, first)
+            return self._imagine(policy, starts, steps, luck, seed, first)
         with own_draws(self.world.device, seed):
-            return self._imagine(policy, starts, steps, seed, first)
+            return self._imagine(policy, starts, steps, luck, seed, first)
 
     def _imagine(
-        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, seed: int, first: np.ndarray | None
-    ) -> Trajectories:
+        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, luck: np.ndarray, seed: int,
+        first: np.ndarray | None,
+    ) -> Trajectories:  # fmt: skip
         return self.world.dream(
-            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust, goes_on=self.window
-        )
+            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust, goes_on=self.window,
+            fate=luck,
+        )  # fmt: skip
 
     def _draws(self) -> bool:
         """Whether the policy draws its actions though it is told to be deterministic."""
@@ -213,3 +229,11 @@ class Dreams:
         if self.draws or not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
             return 0
         return min(preset.network.patch, self.window)
+
+
+def _luck(fates: np.ndarray, began: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each fate (n,) and step (n,) at which a window begins, always the same (SplitMix64)."""
+    x = fates * np.uint64(0x9E3779B97F4A7C15) + began.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

@@ -86,7 +86,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self._seed(seed, rows)
         if options is not None and "observation" in options:
             starts = flat_starts(self.single_observation_space, options["observation"], self.num_envs)
-            self.dreams.begin(rows, starts[rows])
+            self.dreams.begin(rows, starts[rows], self._fates(rows))
             self._clear(rows)
         else:
             self._begin(rows)
@@ -153,11 +153,15 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             fresh = (
                 np.flatnonzero(~self.dreams.prepared) if self._begun else rows[~self.dreams.prepared[rows]]
             )
-            seeds = [int(self._generators[row].integers(2**31)) for row in fresh]
-            starts = np.concatenate([self.world.sample_starts(1, seed, self.start) for seed in seeds])
-            self.dreams.prepare(fresh, starts)
+            fates = self._fates(fresh)
+            starts = np.concatenate([self.world.sample_starts(1, fate, self.start) for fate in fates])
+            self.dreams.prepare(fresh, starts, fates)
         self.dreams.begin_prepared(rows)
         self._clear(rows)
+
+    def _fates(self, rows: np.ndarray) -> list[int]:
+        """A number an episode, of each row's own drawing: where it starts and when it ends follows from it."""
+        return [int(self._generators[row].integers(2**31)) for row in rows]
 
     def _clear(self, rows: np.ndarray) -> None:
         """Start the pictures of new dreams."""

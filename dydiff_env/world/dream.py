@@ -34,6 +34,7 @@ def dream(
     first_actions: np.ndarray | Tensor | None,
     trust: Trust | float | None,
     goes_on: int | None,
+    fate: np.ndarray | None,
 ) -> Trajectories:
     """What :meth:`World.dream` says."""
     if policy is not None and not callable(getattr(policy, "act", None)):
@@ -89,6 +90,7 @@ def dream(
                 generator,
                 trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
                 end - begin if end < horizon else None if goes_on is None else goes_on - begin,
+                _drawn(len(rows), seed + begin) if begin or fate is None else torch.from_numpy(fate),
             )
             along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
             uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
@@ -135,6 +137,7 @@ def _window(
     generator: torch.Generator,
     trust: Trust,
     goes_on: int | None,
+    fate: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
 
@@ -188,9 +191,13 @@ def _window(
         alive = (~in_blocks(ends.terminal, refined[:, 1:], rows=128)).float().cumprod(1)
     # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
     # that is a little unsure from ending long dreams.
-    draw = 0.05 + 0.9 * torch.rand(len(states), 1, generator=torch.Generator().manual_seed(seed))
+    enough = (0.05 + 0.9 * fate[:, None]).to(world.device, torch.float32)
     uncertainties = rolled.disagreement.square().mean(-1).sqrt()
-    return refined, actions, uncertainties, alive > draw.to(world.device)
+    return refined, actions, uncertainties, alive > enough
+
+
+def _drawn(rows: int, seed: int) -> Tensor:
+    return torch.rand(rows, generator=torch.Generator().manual_seed(seed))
 
 
 def _one_by_one(act: Act) -> Act:

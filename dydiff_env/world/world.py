@@ -166,6 +166,7 @@ class World:
         first_actions: np.ndarray | Tensor | None = None,
         trust: Trust | float | None = None,
         goes_on: int | None = None,
+        fate: np.ndarray | None = None,
     ) -> Trajectories:
         """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
 
@@ -181,6 +182,8 @@ class World:
                 as much as dreaming 250 starts.
             goes_on: the step from which a further dream will start. The members' correction, a mean of states that are possible and
                 hardly one itself, fades before it, as it does between the windows of a long dream. Default: nothing goes on.
+            fate: (B,) numbers in [0, 1) that decide when dreams end within the first window: the higher, the sooner. Default: drawn, as for
+                all further windows.
 
         Returns:
             B trajectories. Their actions are the policy's own on their observations (Eq. 8), but for ``first_actions``.
@@ -192,7 +195,7 @@ class World:
 
         return dream(
             self, policy, starts, horizon, iterations, deterministic=deterministic, seed=seed,
-            first_actions=first_actions, trust=trust, goes_on=goes_on,
+            first_actions=first_actions, trust=trust, goes_on=goes_on, fate=fate,
         )
 
     def trust_in(self, policy: Policy) -> Trust:
