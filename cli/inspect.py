@@ -68,6 +68,7 @@ def dataset_document(source: str) -> dict[str, Any]:
     import numpy as np
 
     from dydiff_env.data.minari_io import load_dataset, read_metadata, resolve_dataset
+    from dydiff_env.evaluation.scores import normalized_scores
 
     folder = resolve_dataset(source)
     dataset, metadata = load_dataset(folder), read_metadata(folder)
@@ -83,10 +84,8 @@ def dataset_document(source: str) -> dict[str, Any]:
         "return_quartiles": [float(value) for value in np.quantile(returns, [0, 0.25, 0.5, 0.75, 1])],
         "ref_min_score": spec.ref_min_score, "ref_max_score": spec.ref_max_score,
         "fingerprint": spec.fingerprint}
-    if spec.ref_min_score is not None and spec.ref_max_score is not None:
-        span = spec.ref_max_score - spec.ref_min_score
-        if span:
-            document["normalized_score_mean"] = 100 * float(returns.mean() - spec.ref_min_score) / span
+    if (scores := normalized_scores(returns, spec)) is not None:
+        document["normalized_score_mean"] = float(scores.mean())
     if isinstance(metadata.get("dydiff_env"), str):
         document["provenance"] = json.loads(metadata["dydiff_env"])
     return document

@@ -91,12 +91,12 @@ def flatten_one_or_many(space: gym.Space, observation: Any) -> tuple[np.ndarray,
         value = value[key]
     assert part.shape is not None
     single = np.ndim(value) == len(part.shape)
-    return flatten_batch(space, _lift(observation) if single else observation), single
+    return flatten_batch(space, batch_of_one(observation) if single else observation), single
 
 
-def _lift(value: Any) -> Any:
-    """One value as a batch of one."""
-    return {key: _lift(part) for key, part in value.items()} if isinstance(value, dict) else np.asarray(value)[None]
+def batch_of_one(value: Any) -> Any:
+    """One value, or a (nested) dict of them, as a batch."""
+    return {key: batch_of_one(part) for key, part in value.items()} if isinstance(value, dict) else np.asarray(value)[None]
 
 
 def unflatten_batch(space: gym.Space, rows: np.ndarray) -> Any:

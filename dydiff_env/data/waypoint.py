@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
+from dydiff_env.data.flattening import columns_of
+
 
 class Maze(Protocol):
     """What of gymnasium-robotics' maze is used: its map and the position of its cells."""
@@ -58,10 +60,7 @@ class WaypointController:
                  seed: int = 0) -> None:
         self._config = config or WaypointConfig()
         self._rng = np.random.default_rng(seed)
-        ends = np.cumsum([gym.spaces.flatdim(part) for part in space.spaces.values()])
-        columns = dict(zip(space.spaces, ends, strict=True))  # flattened, a part ends at its column
-        self._state = slice(columns["observation"] - 4, columns["observation"])
-        self._goal = slice(columns["desired_goal"] - 2, columns["desired_goal"])
+        self._state, self._goal = columns_of(space, "observation"), columns_of(space, "desired_goal")
         cells = [(i, j) for i, row in enumerate(maze.maze_map) for j, cell in enumerate(row) if cell != 1]
         self._centres = np.array([maze.cell_rowcol_to_xy(np.array(cell)) for cell in cells])  # (K, 2)
         self._next = next_cells(cells)

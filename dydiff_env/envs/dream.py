@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
+from dydiff_env.data.flattening import batch_of_one
 from dydiff_env.envs.dreams import Dreams
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
 from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
@@ -79,8 +80,7 @@ class DyDiffDreamEnv(gym.Env):
             self.dreams.reseed(seed)
         fate = int(self.np_random.integers(2**31))
         if options is not None and "observation" in options:
-            given = _batch_of_one(self.observation_space, options["observation"])
-            starts = flat_starts(self.observation_space, given, 1)
+            starts = flat_starts(self.observation_space, batch_of_one(options["observation"]), 1)
         else:
             starts = self.world.sample_starts(1, fate, self.start)
         self.dreams.begin(ROW, starts, [fate])
@@ -178,8 +178,3 @@ def check_start(start: str) -> Literal["dataset", "initial"]:
         return start  # type: ignore[return-value]
     raise DyDiffError(f"start is {start!r}.", 'Use "dataset" or "initial".', usage=True)
 
-
-def _batch_of_one(space: gym.Space, value: Any) -> Any:
-    if isinstance(space, gym.spaces.Dict) and isinstance(value, dict):
-        return {key: _batch_of_one(part, value[key]) for key, part in space.spaces.items() if key in value}
-    return np.asarray(value)[None]

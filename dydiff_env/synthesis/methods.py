@@ -11,7 +11,7 @@ import torch
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import unknown
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.world.trust import Trust
 from dydiff_env.world.world import World
@@ -58,7 +58,7 @@ def get_method(name: str) -> Method:
         DyDiffError: for an unknown name.
     """
     if name not in METHODS:
-        raise DyDiffError(f"There is no method {name!r}.", f"Use one of {', '.join(METHODS)}.", usage=True)
+        raise unknown("method", name, METHODS)
     return METHODS[name]
 
 
