@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,5 +109,11 @@ def _join(cpu: bool) -> Processes:
     state = PartialState(cpu=cpu)
     if state.num_processes == 1:  # Accelerate gives up silently, and all would write the same files
         raise DyDiffError("Accelerate cannot join the processes on this device.", "Use --device cpu or cuda.")
-    atexit.register(state.destroy_process_group)
+    atexit.register(_leave, state)
     return Processes(state.process_index, state.num_processes)
+
+
+def _leave(state: Any) -> None:
+    """End the group while the interpreter lives: a thread of it that wants the interpreter's lock later aborts the process."""
+    state.destroy_process_group()
+    gc.collect()  # whatever still holds the group keeps its threads
