@@ -29,6 +29,7 @@ def main() -> None:
     world = World.load(arguments.world)
     simulator = Simulator(world.spec)
     starts = common_starts(world, simulator, arguments.starts, seed=123)
+    print(f"{simulator.known(world.start_bank).mean():.1%} of the logged states tell the whole state")
     results, default = {}, f"M{world.iterations}"
     for path in arguments.policies:
         policy = load_policy(path, world.spec)

@@ -54,7 +54,7 @@ class FunctionPolicy:
             if isinstance(space, gym.spaces.Dict | gym.spaces.Box) and rows.shape[-1] == gym.spaces.flatdim(space):
                 rows = unflatten_batch(canonical(space), rows)
             actions = self.target.predict(rows, deterministic=deterministic)
-            return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions).flatten(1)
+            return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions).reshape(len(observations), -1)
         arguments = {"deterministic": deterministic} if self.switchable else {}
         return torch.as_tensor(self.target(observations, **arguments))
 

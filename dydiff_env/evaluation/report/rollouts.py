@@ -71,16 +71,16 @@ def refinement_chart(
         most: largest M; a world in the paper's form, whose samples cost minutes, stops at its own M.
         seed: of the starts.
     """
+    simulator: Simulator | None = None
+    first = world.sample_starts(starts, seed)
     try:
-        simulator: Simulator | None = Simulator(world.spec)
-    except DyDiffError:
-        simulator = None
-    plane, real = plane_of(world, simulator), None
-    if simulator is None:
-        first = world.sample_starts(starts, seed)
-    else:
+        simulator = Simulator(world.spec)
         first = common_starts(world, simulator, starts, seed)
-        real, starts = simulator.follow(policy, first, world.horizon), len(first)
+        starts = len(first)
+        real = simulator.follow(policy, first, world.horizon)
+    except DyDiffError:  # reality cannot be made, or not be started where the data are
+        real = None
+    plane = plane_of(world, simulator)
     most = most if world.anchored else min(most, world.iterations)
     made = figure(*plane.names, height=520)
     _background(made, plane, world)
