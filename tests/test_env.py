@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dydiff_env.envs
-from dydiff_env.envs.dreams import _luck
+from dydiff_env.envs.dreams import _fate
 from dydiff_env.envs.interface import flat_actions, structured
 from dydiff_env.envs.sb3 import DreamVecEnv
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
@@ -140,12 +140,12 @@ def test_when_a_refined_dream_ends_is_its_own_affair(tiny_world) -> None:
     assert len(set(lengths)) > 3
 
 
-def test_luck_is_uniform_and_a_windows_own() -> None:
-    fates, began = np.arange(200, dtype=np.uint64).repeat(50), np.tile(np.arange(50), 200)
-    luck = _luck(fates, began)
-    assert luck.min() >= 0 and luck.max() < 1 and len(np.unique(luck)) == 10_000
-    assert np.histogram(luck, 10, (0, 1))[0] == pytest.approx(1000, abs=130)
-    table = luck.reshape(200, 50)
+def test_fate_is_uniform_and_a_windows_own() -> None:
+    seeds, began = np.arange(200, dtype=np.uint64).repeat(50), np.tile(np.arange(50), 200)
+    fate = _fate(seeds, began)
+    assert fate.min() >= 0 and fate.max() < 1 and len(np.unique(fate)) == 10_000
+    assert np.histogram(fate, 10, (0, 1))[0] == pytest.approx(1000, abs=130)
+    table = fate.reshape(200, 50)
     assert np.abs(np.corrcoef(table.T) - np.eye(50)).max() < 0.35
 
 

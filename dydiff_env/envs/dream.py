@@ -78,12 +78,12 @@ class DyDiffDreamEnv(gym.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.dreams.reseed(seed)
-        fate = int(self.np_random.integers(2**31))
+        episode_seed = int(self.np_random.integers(2**31))
         if options is not None and "observation" in options:
             starts = flat_starts(self.observation_space, batch_of_one(options["observation"]), 1)
         else:
-            starts = self.world.sample_starts(1, fate, self.start)
-        self.dreams.begin(ROW, starts, [fate])
+            starts = self.world.sample_starts(1, episode_seed, self.start)
+        self.dreams.begin(ROW, starts, [episode_seed])
         self._over, self._uncertainty = False, 0.0
         if self._renderer is not None:
             self._renderer.begin(self.dreams.current[0])

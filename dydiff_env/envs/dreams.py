@@ -62,7 +62,7 @@ class Dreams:
         o, a = world.spec.observation_size, world.spec.action_size
         self.current = np.zeros((rows, o), np.float32)  # the states the caller sees
         self.next_starts = np.zeros((rows, o), np.float32)
-        self.fates, self.next_fates = np.zeros((2, rows), np.uint64)
+        self.seeds, self.next_seeds = np.zeros((2, rows), np.uint64)
         self.steps = np.zeros(rows, np.int64)
         low, high = world.spec.action_space.low, world.spec.action_space.high  # type: ignore[attr-defined]
         width = (high - low).reshape(-1)
@@ -86,22 +86,22 @@ class Dreams:
         self.noise = np.random.default_rng(seed)
         self.followed = True
 
-    def begin(self, rows: np.ndarray, starts: np.ndarray, fates: Sequence[int]) -> None:
+    def begin(self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int]) -> None:
         """Start the dreams of ``rows`` (n,) at ``starts`` (n, O), whatever was prepared for them.
 
-        Of the ``fates``, n integers, it is drawn when a dream ends; whoever shares a batch has no part in that.
+        Of the ``seeds``, n integers, follows when a dream ends; whoever shares a batch has no part in that.
         """
-        self.prepare(rows, starts, fates)
+        self.prepare(rows, starts, seeds)
         self.begin_prepared(rows)
 
-    def prepare(self, rows: np.ndarray, starts: np.ndarray, fates: Sequence[int]) -> None:
+    def prepare(self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int]) -> None:
         """Imagine the next episodes of ``rows`` ahead of time: many at once cost little more than one."""
-        self.next_fates[rows] = fates
+        self.next_seeds[rows] = seeds
         if self.policy is not None:
             whole = self.followed or not self.first_steps
             steps = self.window if whole else self.first_steps
-            luck = _luck(self.next_fates[rows], np.zeros_like(rows))
-            self.next_plans.put(rows, self._dream(starts, steps, luck), short=steps < self.window)
+            fate = _fate(self.next_seeds[rows], np.zeros_like(rows))
+            self.next_plans.put(rows, self._dream(starts, steps, fate), short=steps < self.window)
         self.next_starts[rows] = starts
         self.prepared[rows] = True
 
@@ -109,7 +109,7 @@ class Dreams:
         """Start the prepared dreams of ``rows``."""
         if self.policy is not None:
             self.plans.take(rows, self.next_plans)
-        self.current[rows], self.fates[rows] = self.next_starts[rows], self.next_fates[rows]
+        self.current[rows], self.seeds[rows] = self.next_starts[rows], self.next_seeds[rows]
         for counter in (self.steps, self.position, self.window_steps, self.streak):
             counter[rows] = 0
         self.prepared[rows] = False
@@ -117,7 +117,7 @@ class Dreams:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Steps:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
-            dream = self._dream(self.current[rows], 1, self._lucks(rows), actions, free=True)
+            dream = self._dream(self.current[rows], 1, self._fates(rows), actions, free=True)
             observations, rewards, terminated = (
                 dream.observations[:, 1],
                 dream.rewards[:, 0],
@@ -160,7 +160,7 @@ class Dreams:
         """Imagine the window of ``rows`` anew from the present, their ``actions`` (n, A) fixed."""
         if len(rows):
             steps = self.first_steps or self.window
-            dream = self._dream(self.current[rows], steps, self._lucks(rows), actions)
+            dream = self._dream(self.current[rows], steps, self._fates(rows), actions)
             self.plans.put(rows, dream, short=steps < self.window)
             self.position[rows] = self.window_steps[rows] = 0
 
@@ -178,42 +178,42 @@ class Dreams:
         )
         wanted[rows] |= left[rows] <= 0
         if (short := np.flatnonzero(wanted & plans.short)).size:
-            luck = self._lucks(short, -self.position[short])
-            plans.put(short, self._dream(plans.observations[short, 0], self.window, luck, plans.actions[short, 0]))
+            fate = self._fates(short, -self.position[short])
+            plans.put(short, self._dream(plans.observations[short, 0], self.window, fate, plans.actions[short, 0]))
             # the end of a dream may fall a step earlier by a rounding error: what was shown stays, and goes on
             if (past := short[plans.length[short] <= self.position[short]]).size:
-                plans.put(past, self._dream(self.current[past], self.window, self._lucks(past)))
+                plans.put(past, self._dream(self.current[past], self.window, self._fates(past)))
                 self.position[past] = self.window_steps[past] = 0
         left = plans.length - self.position
         wanted &= ~plans.ends & (left <= self.window // 2)
         if (chained := np.flatnonzero(wanted)).size:
             ends = plans.observations[chained, plans.length[chained]]
-            luck = self._lucks(chained, left[chained])
-            plans.append(chained, self.position[chained], self._dream(ends, self.window, luck))
+            fate = self._fates(chained, left[chained])
+            plans.append(chained, self.position[chained], self._dream(ends, self.window, fate))
             self.position[chained] = 0
 
-    def _lucks(self, rows: np.ndarray, ahead: np.ndarray | int = 0) -> np.ndarray:
+    def _fates(self, rows: np.ndarray, ahead: np.ndarray | int = 0) -> np.ndarray:
         """The fates (n,) in [0, 1) of the windows of ``rows`` that begin ``ahead`` steps from now."""
-        return _luck(self.fates[rows], self.steps[rows] + ahead)
+        return _fate(self.seeds[rows], self.steps[rows] + ahead)
 
     def _dream(
-        self, starts: np.ndarray, steps: int, luck: np.ndarray, first: np.ndarray | None = None, free: bool = False
+        self, starts: np.ndarray, steps: int, fate: np.ndarray, first: np.ndarray | None = None, free: bool = False
     ) -> Trajectories:
-        """Imagine n windows of ``steps`` steps, each with its luck (n,); ``free`` ones follow no policy."""
+        """Imagine n windows of ``steps`` steps, each with its fate (n,); ``free`` ones follow no policy."""
         seed = int(self.noise.integers(2**31))
         policy = None if free else self.policy
         if not self.draws:
-            return self._imagine(policy, starts, steps, luck, seed, first)
+            return self._imagine(policy, starts, steps, fate, seed, first)
         with own_draws(self.world.device, seed):
-            return self._imagine(policy, starts, steps, luck, seed, first)
+            return self._imagine(policy, starts, steps, fate, seed, first)
 
     def _imagine(
-        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, luck: np.ndarray, seed: int,
+        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, fate: np.ndarray, seed: int,
         first: np.ndarray | None,
     ) -> Trajectories:  # fmt: skip
         return self.world.dream(
             policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust, goes_on=self.window,
-            fate=luck,
+            fate=fate,
         )  # fmt: skip
 
     def _draws(self) -> bool:
@@ -231,9 +231,9 @@ class Dreams:
         return min(preset.network.patch, self.window)
 
 
-def _luck(fates: np.ndarray, began: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) for each fate (n,) and step (n,) at which a window begins, always the same (SplitMix64)."""
-    x = fates * np.uint64(0x9E3779B97F4A7C15) + began.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+def _fate(seeds: np.ndarray, began: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each episode's seed (n,) and the step (n,) at which a window of it begins, always the same (SplitMix64)."""
+    x = seeds * np.uint64(0x9E3779B97F4A7C15) + began.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

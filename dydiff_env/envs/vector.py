@@ -86,7 +86,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self._seed(seed, rows)
         if options is not None and "observation" in options:
             starts = flat_starts(self.single_observation_space, options["observation"], self.num_envs)
-            self.dreams.begin(rows, starts[rows], self._fates(rows))
+            self.dreams.begin(rows, starts[rows], self._episode_seeds(rows))
             self._clear(rows)
         else:
             self._begin(rows)
@@ -153,13 +153,13 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             fresh = (
                 np.flatnonzero(~self.dreams.prepared) if self._begun else rows[~self.dreams.prepared[rows]]
             )
-            fates = self._fates(fresh)
-            starts = np.concatenate([self.world.sample_starts(1, fate, self.start) for fate in fates])
-            self.dreams.prepare(fresh, starts, fates)
+            seeds = self._episode_seeds(fresh)
+            starts = np.concatenate([self.world.sample_starts(1, seed, self.start) for seed in seeds])
+            self.dreams.prepare(fresh, starts, seeds)
         self.dreams.begin_prepared(rows)
         self._clear(rows)
 
-    def _fates(self, rows: np.ndarray) -> list[int]:
+    def _episode_seeds(self, rows: np.ndarray) -> list[int]:
         """A number an episode, of each row's own drawing: where it starts and when it ends follows from it."""
         return [int(self._generators[row].integers(2**31)) for row in rows]
 
