@@ -25,6 +25,7 @@ from dydiff_env.envs.sb3 import DreamVecEnv
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
+from dydiff_env.world.trust import Trust
 
 dydiff_env.envs.register()
 
@@ -71,11 +72,16 @@ def test_spaces_and_dtypes_are_the_sources(tiny_world, hopper_dataset) -> None:
     assert observation.dtype == env.observation_space.dtype
 
 
-def test_following_the_plan_is_the_refined_dream(tiny_world) -> None:
-    horizon = tiny_world.horizon * 2 + 5  # two windows and a part of a third, chained
-    starts = tiny_world.sample_starts(1, seed=3)
-    dream = tiny_world.dream(as_policy(Push(), tiny_world.spec), starts, horizon, 2)
+@pytest.mark.parametrize("windows", [1.0, 1.625, 2.125])
+def test_following_the_plan_is_the_refined_dream(tiny_world, windows: float) -> None:
+    horizon = round(tiny_world.horizon * windows)  # chained windows, the last one partly, in whole patches
+    trust = Trust(torch.tensor([1.0] * tiny_world.spec.observation_size + [0.0]), 0.7)  # when it ends is not drawn
+    some = tiny_world.dream(Push(), tiny_world.sample_starts(512), horizon, 2, trust=trust)
+    starts = some.observations[[some.lengths.argmax()], 0]
+    dream = tiny_world.dream(as_policy(Push(), tiny_world.spec), starts, horizon, 2, trust=trust)
+    assert dream.lengths[0] > 0.8 * horizon
     env = make(tiny_world, policy=Push(), horizon=horizon, iterations=2)
+    env.unwrapped.dreams.trust = trust
     observation, _ = env.reset(seed=0, options={"observation": starts[0]})
     for t in range(int(dream.lengths[0])):
         np.testing.assert_allclose(observation, dream.observations[0, t], atol=1e-4)

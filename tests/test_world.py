@@ -287,9 +287,9 @@ def test_the_members_correction_fades_before_a_further_window(tiny_world):
     starts, trust, length = tiny_world.sample_starts(4), Trust(0.0, 1.0), tiny_world.horizon
     plain = tiny_world.dream(Push(), starts, 2 * length, 0).observations
     alone = tiny_world.dream(Push(), starts, length, 1, trust=trust).observations
-    onward = tiny_world.dream(Push(), starts, length, 1, trust=trust, goes_on=length).observations
+    onward = tiny_world.dream(Push(), starts, length, 1, trust=trust, goes_on=np.full(len(starts), length)).observations
     long = tiny_world.dream(Push(), starts, 2 * length, 1, trust=trust).observations
-    prefix = tiny_world.dream(Push(), starts, 4, 1, trust=trust, goes_on=length).observations
+    prefix = tiny_world.dream(Push(), starts, 4, 1, trust=trust, goes_on=np.full(len(starts), length)).observations
     assert np.array_equal(onward, long[:, : length + 1])
     assert np.allclose(prefix, onward[:, :5], atol=1e-4)
     off = [np.abs(x[:, length] - plain[:, length]).max() for x in (alone, onward)]

@@ -11,7 +11,7 @@ import torch
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.envs.plans import Plans
 from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.policies.draws import draws_always, own_draws
+from dydiff_env.policies.draws import draws_always
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.world import World
 
@@ -73,7 +73,6 @@ class Dreams:
         self.streak = np.zeros(rows, np.int64)
         self.followed = True  # whether most callers followed at the last step
         self.prepared = np.zeros(rows, bool)
-        self.draws = self._draws()
         refined = policy is not None and (world.iterations if iterations is None else iterations) > 0
         self.trust = world.trust_in(policy) if refined and policy is not None else None
         if policy is not None:
@@ -100,8 +99,8 @@ class Dreams:
         if self.policy is not None:
             whole = self.followed or not self.first_steps
             steps = self.window if whole else self.first_steps
-            fate = _fate(self.next_seeds[rows], np.zeros_like(rows))
-            self.next_plans.put(rows, self._dream(starts, steps, fate), short=steps < self.window)
+            dream = self._dream(starts, steps, self.next_seeds[rows], np.zeros_like(rows))
+            self.next_plans.put(rows, dream, short=steps < self.window)
         self.next_starts[rows] = starts
         self.prepared[rows] = True
 
@@ -117,7 +116,7 @@ class Dreams:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Steps:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
-            dream = self._dream(self.current[rows], 1, self._fates(rows), actions, free=True)
+            dream = self._dream(self.current[rows], 1, self.seeds[rows], self.steps[rows], actions)
             observations, rewards, terminated = (
                 dream.observations[:, 1],
                 dream.rewards[:, 0],
@@ -160,7 +159,7 @@ class Dreams:
         """Imagine the window of ``rows`` anew from the present, their ``actions`` (n, A) fixed."""
         if len(rows):
             steps = self.first_steps or self.window
-            dream = self._dream(self.current[rows], steps, self._fates(rows), actions)
+            dream = self._dream(self.current[rows], steps, self.seeds[rows], self.steps[rows], actions)
             self.plans.put(rows, dream, short=steps < self.window)
             self.position[rows] = self.window_steps[rows] = 0
 
@@ -178,55 +177,37 @@ class Dreams:
         )
         wanted[rows] |= left[rows] <= 0
         if (short := np.flatnonzero(wanted & plans.short)).size:
-            fate = self._fates(short, -self.position[short])
-            plans.put(short, self._dream(plans.observations[short, 0], self.window, fate, plans.actions[short, 0]))
+            begun, starts = self.steps[short] - self.position[short], plans.observations[short, 0]
+            plans.put(short, self._dream(starts, self.window, self.seeds[short], begun, plans.actions[short, 0]))
             # the end of a dream may fall a step earlier by a rounding error: what was shown stays, and goes on
             if (past := short[plans.length[short] <= self.position[short]]).size:
-                plans.put(past, self._dream(self.current[past], self.window, self._fates(past)))
+                plans.put(past, self._dream(self.current[past], self.window, self.seeds[past], self.steps[past]))
                 self.position[past] = self.window_steps[past] = 0
         left = plans.length - self.position
         wanted &= ~plans.ends & (left <= self.window // 2)
         if (chained := np.flatnonzero(wanted)).size:
             ends = plans.observations[chained, plans.length[chained]]
-            fate = self._fates(chained, left[chained])
-            plans.append(chained, self.position[chained], self._dream(ends, self.window, fate))
+            dream = self._dream(ends, self.window, self.seeds[chained], self.steps[chained] + left[chained])
+            plans.append(chained, self.position[chained], dream)
             self.position[chained] = 0
 
-    def _fates(self, rows: np.ndarray, ahead: np.ndarray | int = 0) -> np.ndarray:
-        """The fates (n,) in [0, 1) of the windows of ``rows`` that begin ``ahead`` steps from now."""
-        return _fate(self.seeds[rows], self.steps[rows] + ahead)
-
     def _dream(
-        self, starts: np.ndarray, steps: int, fate: np.ndarray, first: np.ndarray | None = None, free: bool = False
+        self, starts: np.ndarray, steps: int, seeds: np.ndarray, begun: np.ndarray, first: np.ndarray | None = None
     ) -> Trajectories:
-        """Imagine n windows of ``steps`` steps, each with its fate (n,); ``free`` ones follow no policy."""
-        seed = int(self.noise.integers(2**31))
-        policy = None if free else self.policy
-        if not self.draws:
-            return self._imagine(policy, starts, steps, fate, seed, first)
-        with own_draws(self.world.device, seed):
-            return self._imagine(policy, starts, steps, fate, seed, first)
-
-    def _imagine(
-        self, policy: BoundedPolicy | None, starts: np.ndarray, steps: int, fate: np.ndarray, seed: int,
-        first: np.ndarray | None,
-    ) -> Trajectories:  # fmt: skip
+        """Imagine ``steps`` steps of windows that start there (n, O), after ``begun`` steps (n,) of the episodes of those seeds (n,)."""
         return self.world.dream(
-            policy, starts, steps, self.iterations, seed=seed, first_actions=first, trust=self.trust, goes_on=self.window,
-            fate=fate,
+            self.policy, starts, steps, self.iterations, seed=int(self.noise.integers(2**31)), first_actions=first,
+            trust=self.trust, goes_on=np.where(begun + self.window < self.horizon, self.window, np.inf),
+            fate=_fate(seeds, begun),
         )  # fmt: skip
-
-    def _draws(self) -> bool:
-        """Whether the policy draws its actions though it is told to be deterministic."""
-        if self.policy is None:
-            return False
-        probe = torch.as_tensor(self.world.sample_starts(8), device=self.world.device)
-        return draws_always(self.policy, probe)
 
     def _first_steps(self) -> int:
         """How many steps a deviation imagines at first: one patch, or 0 for the whole window."""
         preset = self.world.preset
-        if self.draws or not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
+        if not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
+            return 0
+        assert self.policy is not None
+        if draws_always(self.policy, torch.as_tensor(self.world.sample_starts(8), device=self.world.device)):
             return 0
         return min(preset.network.patch, self.window)
 

@@ -30,4 +30,6 @@ def seed_draws(device: torch.device, seed: int) -> None:
 
 def draws_always(policy: Policy, observations: Tensor) -> bool:
     """Whether a policy draws its actions though it is told to be deterministic; ``observations`` (B, O) to ask it on."""
-    return not torch.equal(torch.as_tensor(policy.act(observations)), torch.as_tensor(policy.act(observations)))
+    with own_draws(observations.device):
+        first, second = (torch.as_tensor(policy.act(observations)) for _ in range(2))
+    return not torch.equal(first, second)

@@ -33,7 +33,7 @@ def dream(
     seed: int,
     first_actions: np.ndarray | Tensor | None,
     trust: Trust | float | None,
-    goes_on: int | None,
+    goes_on: np.ndarray | None,
     fate: np.ndarray | None,
 ) -> Trajectories:
     """What :meth:`World.dream` says."""
@@ -68,6 +68,8 @@ def dream(
     elif trust is None and iterations:
         trust = trust_in(world, policy)
     generator = torch.Generator().manual_seed(seed)
+    further = torch.full((len(states),), torch.inf) if goes_on is None else torch.as_tensor(goes_on, dtype=torch.float32)
+    further = further.to(world.device)
     rows = torch.arange(len(states), device=world.device)  # those that still live
     along = states[:, None].repeat(1, horizon + 1, 1)
     actions = torch.zeros(len(states), horizon, world.spec.action_size, device=world.device)
@@ -89,7 +91,7 @@ def dream(
                 first if begin == 0 else None,
                 generator,
                 trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
-                end - begin if end < horizon else None if goes_on is None else goes_on - begin,
+                torch.full_like(further[rows], end - begin) if end < horizon else further[rows] - begin,
                 _drawn(len(rows), seed + begin) if begin or fate is None else torch.from_numpy(fate),
             )
             along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
@@ -136,7 +138,7 @@ def _window(
     first: Tensor | None,
     generator: torch.Generator,
     trust: Trust,
-    goes_on: int | None,
+    goes_on: Tensor,
     fate: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
@@ -166,11 +168,9 @@ def _window(
         every = dynamics.only(range(dynamics.config.members))
         act_each = _together(act) if deterministic and first is None else _one_by_one(act)
         others = elsewhere(rolled, apart(every, ends, act_each, states, horizon))
-    share: Tensor | float = trust.members
-    if goes_on is not None:
-        # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
-        left = goes_on - 1 - torch.arange(horizon, device=world.device)[:, None]
-        share = share * (left / FADE).clamp(0, 1)
+    # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
+    left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
+    share = trust.members * (left / FADE).clamp(0, 1)
 
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)

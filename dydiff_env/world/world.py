@@ -165,7 +165,7 @@ class World:
         seed: int = 0,
         first_actions: np.ndarray | Tensor | None = None,
         trust: Trust | float | None = None,
-        goes_on: int | None = None,
+        goes_on: np.ndarray | None = None,
         fate: np.ndarray | None = None,
     ) -> Trajectories:
         """Roll a policy out: single-step rollout (Eq. 6), M refinements (Eqs. 7–9), rewards (Eq. 11), cut at terminations.
@@ -180,8 +180,9 @@ class World:
             first_actions: (B, A), taken at the first step in place of the policy's.
             trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
                 as much as dreaming 250 starts.
-            goes_on: the step from which a further dream will start. The members' correction, a mean of states that are possible and
-                hardly one itself, fades before it, as it does between the windows of a long dream. Default: nothing goes on.
+            goes_on: (B,) steps from which further dreams will start, inf where none will. The members' correction, a mean of states that
+                are possible and hardly one itself, fades before that, as it does between the windows of a long dream. Default: nothing
+                goes on.
             fate: (B,) numbers in [0, 1) that decide when dreams end within the first window: the higher, the sooner. Default: drawn, as for
                 all further windows.
 
