@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -141,6 +142,7 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
     workers = min(len(runs), os.cpu_count() or 1)
     threads = max(1, torch.get_num_threads() // workers)
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    since = 0.0 if run.resume else time.time()
     with (
         progress_bar(f"train {run.algorithm} × {len(runs)}", run.steps * len(runs), progress) as advance,
         ProcessPoolExecutor(workers, context, torch.set_num_threads, (threads,)) as pool,
@@ -151,7 +153,7 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
                 for task in tasks:
                     if task.done():
                         task.result()  # one run's failure ends them all
-                done = sum(_updates(one.out) for one in runs)
+                done = sum(_updates(one.out, since) for one in runs)
                 advance(done - shown)
                 shown = done
             documents = [task.result() for task in tasks]
@@ -198,10 +200,10 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _updates(out: Path) -> int:
-    """How far a run's log says it is."""
+def _updates(out: Path, since: float) -> int:
+    """How far a run's log says it is; an older log is another run's, and about to go."""
     path = out.with_suffix(".csv")
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_mtime < since:
         return 0
     with path.open(newline="") as file:
         return max((int(row["updates"]) for row in csv.DictReader(file) if row["updates"]), default=0)

@@ -207,23 +207,24 @@ class _Demo:
 
     def draw(self, world: World, policy_path: Path) -> dict[str, int]:
         """The same policy from the same starts: single-step, refined, and in the simulator."""
-        from dydiff_env.cli.maze_plot import draw_rollouts, position_columns, real_rollouts
-        from dydiff_env.data.simulator import make_env
+        from dydiff_env.cli.maze_plot import draw_rollouts
+        from dydiff_env.evaluation.mazes import position_columns
+        from dydiff_env.evaluation.simulator import Simulator
         from dydiff_env.policies import load_policy
 
         policy = load_policy(policy_path, world.spec)
         starts = world.sample_starts(self.config.pictured, seed=self.seed + 2)
-        env: Any = make_env(str(world.spec.env_spec))
+        simulator = Simulator(world.spec)
         panels = {
             "Single-step rollout": world.dream(policy, starts, iterations=0),
             f"Refined, M = {max(1, world.iterations)}": world.dream(
                 policy, starts, iterations=max(1, world.iterations)
             ),
-            "Real simulator": real_rollouts(env, policy, starts, world.horizon),
+            "Real simulator": simulator.follow(policy, starts, world.horizon),
         }
-        space: Any = world.spec.observation_space
-        legal = draw_rollouts(panels, position_columns(space), env.unwrapped.maze, self.out / "rollouts.png")
-        env.close()
+        columns = position_columns(world.spec.observation_space)
+        legal = draw_rollouts(panels, columns, simulator.base.maze, self.out / "rollouts.png")
+        simulator.close()
         return legal
 
 

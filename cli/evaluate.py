@@ -142,8 +142,7 @@ def _show(document: dict[str, Any]) -> None:
 
 def _spec(policies: list[str], env: str | None) -> DatasetSpec:
     """Spaces and reference scores: the first agent checkpoint's own, else the environment's."""
-    from dydiff_env.data.dataset import DatasetSpec
-    from dydiff_env.data.simulator import make_env
+    from dydiff_env.data.simulator import describe
     from dydiff_env.evaluation.scores import environment_of
 
     for policy in policies:
@@ -156,20 +155,14 @@ def _spec(policies: list[str], env: str | None) -> DatasetSpec:
             "Give --env or --world.",
             usage=True,
         )
-    made = make_env(env)
-    spec = DatasetSpec(made.observation_space, made.action_space, made.spec.to_json() if made.spec else None)
-    made.close()
-    return spec
+    return describe(env)
 
 
 def _spec_of_agent(policy: str) -> DatasetSpec | None:
     import dydiff_env.embedded as embedded
-    from dydiff_env.data.dataset import DatasetSpec
-    from dydiff_env.policies.agent import read_checkpoint
+    from dydiff_env.envs.worlds import trained
 
     if policy == embedded.NAME and not Path(policy).is_file():
         return embedded.spec()
-    try:
-        return DatasetSpec.from_json(read_checkpoint(policy)["spec"])
-    except DyDiffError:
-        return None  # another kind of policy, which `load_policy` reads or refuses
+    found = trained(policy)
+    return None if found is None else found.spec

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
-
-__all__ = ["draw_rollouts", "position_columns", "real_rollouts"]
+from dydiff_env.evaluation.mazes import frame, free_of_walls, wall_squares
 
 INK, PATH, WRONG, WALL = "#1f2933", "#2a6f97", "#c8553d", "#d9dee3"
 
@@ -53,33 +50,3 @@ def draw_rollouts(panels: dict[str, Trajectories], columns: slice, maze: Any, pa
     figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.1)
     pyplot.close(figure)
     return legal
-
-
-def real_rollouts(env: Any, policy: Any, starts: np.ndarray, horizon: int) -> Trajectories:
-    """What the simulator does with the policy from the same starts, over the same number of steps.
-
-    Args:
-        env: a PointMaze.
-        policy: acts on flattened observations.
-        starts: (B, O) flattened observations of this maze.
-        horizon: steps.
-    """
-    import torch
-
-    space, inner = env.observation_space, env.unwrapped
-    observations = np.zeros((len(starts), horizon + 1, starts.shape[1]), np.float32)
-    actions = np.zeros((len(starts), horizon, gym.spaces.flatdim(env.action_space)), np.float32)
-    rewards = np.zeros((len(starts), horizon), np.float32)
-    for i, start in enumerate(starts):
-        env.reset(seed=i)
-        parts = gym.spaces.unflatten(space, start.astype(np.float64))
-        inner.goal = np.array(parts["desired_goal"])
-        inner.point_env.set_state(np.array(parts["achieved_goal"]), np.array(parts["observation"][2:]))
-        observations[i, 0] = start
-        for t in range(horizon):
-            acted = policy.act(torch.from_numpy(observations[i, t][None]))
-            actions[i, t] = acted.numpy()[0]
-            observation, rewards[i, t], *_ = inner.step(actions[i, t])
-            observations[i, t + 1] = np.asarray(gym.spaces.flatten(space, observation))
-    lengths = np.full(len(starts), horizon)
-    return Trajectories(observations, actions, rewards, np.zeros(len(starts), bool), lengths)

@@ -74,7 +74,7 @@ def _inspect(document: dict[str, Any]) -> Summary:
     if kind == "dataset":
         source = _source(document)
         return "", [line("fit", "--dataset", source, "--out", "world"), line("report", source)]
-    return "", [line("evaluate", "--policy", path)]
+    return "", [line("evaluate", "--policy", path)] if document["format"] == "agent" else []
 
 
 def _fit(document: dict[str, Any]) -> Summary:

@@ -47,6 +47,14 @@ def test_a_missing_policy_file(tiny_world_path: Path, tmp_path: Path) -> None:
     refused([*line, "--out", str(tmp_path / "syn"), *EXPORT], "no.pt", "fix:", left=tmp_path)
 
 
+def test_a_missing_policy_and_no_world(tmp_path: Path) -> None:
+    refused(["evaluate", "--policy", str(tmp_path / "nope.pt")], "no policy file", left=tmp_path)
+
+
+def test_an_environment_of_discrete_actions(tmp_path: Path) -> None:
+    refused(["evaluate", "--policy", "random", "--env", "CartPole-v1"], "Discrete actions", "fix:", left=tmp_path)
+
+
 def test_a_missing_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DYDIFF_ENV_WORLD", raising=False)
@@ -63,7 +71,7 @@ def test_a_wrong_dataset_id(tmp_path: Path) -> None:
 
 def test_spaces_that_do_not_match_the_world(tiny_world_path: Path, tmp_path: Path) -> None:
     from dydiff_env.agents import agent_class
-    from dydiff_env.data.collect import describe
+    from dydiff_env.data.simulator import describe
 
     agent_class("td3bc")(describe("HalfCheetah-v5")).save(tmp_path / "cheetah.pt")
     line = ["export", "--policy", str(tmp_path / "cheetah.pt"), "--world", str(tiny_world_path)]

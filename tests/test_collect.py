@@ -23,12 +23,11 @@ from dydiff_env.data.collect import (
     collect_maze,
     collect_policy,
     collect_tier,
-    describe,
 )
 from dydiff_env.data.d4rl import _scores, import_d4rl
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.recorder import record
-from dydiff_env.data.simulator import make_env, warnings_once
+from dydiff_env.data.simulator import describe, make_env, warnings_once
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController, next_cells
 from dydiff_env.errors import DyDiffError
 
@@ -330,6 +329,8 @@ def test_odd_numbers_of_steps_are_recorded_too(tmp_path):
     ("maze2d-umaze-dense-v1.hdf5", (68.537689, 193.66285642381482)),
     ("maze2d-umaze-sparse-v1.hdf5", (23.85, 161.86)),
     ("mine.hdf5", None),
+    ("pendulum-replay-v0.hdf5", None),
+    ("anthill.hdf5", None),
 ])
 def test_reference_scores_are_those_of_the_files_own_task(name, expected):
     assert _scores(Path(name)) == expected

@@ -22,6 +22,7 @@ from dydiff_env.evaluation.mazes import free_of_walls, wall_squares
 from dydiff_env.evaluation.report import report
 from dydiff_env.evaluation.report.curves import final_table, groups
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, render
+from dydiff_env.evaluation.report.sources import Sources, find_sources
 from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
 from dydiff_env.synthesis.export import export
 
@@ -152,6 +153,19 @@ def test_what_cannot_be_shown_is_said(sources: list[str], words: str, tmp_path: 
     with pytest.raises(DyDiffError, match=words):
         report(sources, "r.html")
     assert not Path("r.html").exists()
+
+
+def test_what_else_lies_in_a_folder_is_left_out(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "list.json").write_text("[1, 2]")
+    (folder / "ranking.json").write_text(json.dumps({"policies": [{"policy": "a.pt"}]}))
+    (folder / "latin.csv").write_bytes("größe,1\n".encode("latin-1"))
+    (folder / "notes.pt").write_text("not a policy")
+    (folder / "unfinished.saving").mkdir()
+    (folder / "unfinished.saving" / "world.json").write_text("{}")
+    assert find_sources([folder]) == Sources(
+        *([folder / path.relative_to(run) for path in found] for found in vars(find_sources([run])).values())
+    )
 
 
 def test_an_existing_page_stays_and_a_missing_plotly_is_named(tmp_path: Path, monkeypatch: Any) -> None:

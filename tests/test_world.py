@@ -12,14 +12,16 @@ import time
 from dataclasses import replace
 from itertools import count, islice
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
+from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
@@ -96,14 +98,6 @@ def test_wrong_widths_are_named(tiny_world):
         tiny_world.dream(Push(), np.zeros((2, 5), np.float32))
     with pytest.raises(DyDiffError, match="needs the action"):
         tiny_world.dream(None, tiny_world.sample_starts(2))
-
-
-def test_arrays_come_back_as_they_came(tiny_world):
-    starts, actions = tiny_world.sample_starts(3), np.zeros((3, 6, 3), np.float32)
-    for ask in (tiny_world.single_step, tiny_world.imagine):
-        assert isinstance(ask(starts, actions), np.ndarray)
-        tensor = ask(torch.from_numpy(starts), torch.from_numpy(actions))
-        assert isinstance(tensor, torch.Tensor) and tensor.shape == (3, 7, 11)
 
 
 def test_saved_world_dreams_the_same(tiny_world, tiny_world_path, tmp_path):
@@ -391,3 +385,30 @@ def test_presets_that_cannot_work_are_refused_before_anything_is_trained(changes
     with pytest.raises(DyDiffError, match=words):
         World.fit(hopper_dataset, preset=replace(TINY, **changes), out=tmp_path / "world")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_world_dreams_by_is_its_fingerprint(tiny_world, tiny_world_path):
+    known = world_fingerprint(tiny_world)
+    assert world_fingerprint(World.load(tiny_world_path)) == known
+    other = World.load(tiny_world_path)
+    other.normalizer.mean[0] += 1e-3
+    assert world_fingerprint(other) != known
+    other = World.load(tiny_world_path)
+    other.preset = replace(other.preset, refinement=replace(other.preset.refinement, nudge=1.0))
+    assert world_fingerprint(other) != known
+
+
+def test_fitting_leaves_torchs_draws_alone(hopper_dataset):
+    few = {name: replace(getattr(TINY, name), steps=2) for name in vars(TINY) if name.endswith("_training")}
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    World.fit(hopper_dataset, preset=replace(TINY, **few, anchors=replace(TINY.anchors, windows=64)))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_too_few_steps_to_hold_any_out():
+    spec = DatasetSpec(gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-1, 1, (1,)))
+    one = Episode(np.zeros((2, 2), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), False)
+    with pytest.raises(DyDiffError, match="too few"):
+        World.fit(Dataset.from_episodes(spec, [one] * 5), preset="tiny")

@@ -15,6 +15,7 @@ from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.fit import claim, tensorboard_log
 from dydiff_env.world.parallel import processes
@@ -54,7 +55,7 @@ def fit_models(
     """Train a world, its baselines, or both; the arguments are those of :func:`fit_baseline`.
 
     Of several models, those that are there already, from the same dataset, preset and seed, are kept: a killed fit goes
-    on when it is started again.
+    on when it is started again. With ``overwrite``, all are trained anew.
 
     Returns:
         The world of the folder ``out``.
@@ -140,8 +141,8 @@ def fit_baseline(
     config = preset_config(name, preset)
     partial, peers = folder.with_name(f"{folder.name}.{name}.partial"), processes(device)
     claim(partial, peers, dataset=data.spec.fingerprint, config=config, seed=seed)
-    torch.manual_seed(seed)  # initial weights
-    model = build(name, data.spec, config, home.horizon).to(device)
+    with own_draws(torch.device("cpu"), seed):  # initial weights
+        model = build(name, data.spec, config, home.horizon).to(device)
     as_they_are = Normalizer(torch.zeros(data.spec.observation_size), torch.ones(data.spec.observation_size))
     batches = Batches(data, as_they_are.to(device) if name == "synther" else home.normalizer, device)
     some = torch.randint(

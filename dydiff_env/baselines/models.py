@@ -88,6 +88,6 @@ def load(world: Path, name: str, spec: DatasetSpec, device: str = "cpu") -> Base
         reason = str(error).splitlines()[0][:120] if str(error) else ""
         raise DyDiffError(
             f"The {name} model in {world} cannot be read ({type(error).__name__}: {reason}).",
-            f"Train it again with: dydiff-env fit --models {name} --overwrite.",
+            f"Train it again with: dydiff-env fit --dataset ID --out {world} --models {name} --overwrite.",
         ) from error
     return model.to(device).eval().requires_grad_(False)

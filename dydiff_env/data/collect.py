@@ -15,10 +15,9 @@ import numpy as np
 
 from dydiff_env import __version__
 from dydiff_env.data.dataset import DatasetSpec, Episode
-from dydiff_env.data.flattening import check_spaces
 from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, registered_folder
 from dydiff_env.data.recorder import Act, record
-from dydiff_env.data.simulator import make_env
+from dydiff_env.data.simulator import describe, make_env
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.progress import progress_bar
@@ -122,7 +121,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     env_json = str(spec.env_spec)
     by_default = {"random": 0, "medium-replay": config.steps}
     train_steps = by_default.get(config.tier, 300_000) if config.train_steps is None else config.train_steps
-    least = {"random": 0, "medium-replay": config.steps}.get(config.tier, 1)
+    least = by_default.get(config.tier, 1)
     if train_steps < least:
         raise DyDiffError(
             f"The tier {config.tier} of {config.steps} steps comes from a policy trained for at least {least}, not {train_steps}.",
@@ -180,19 +179,6 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
 def is_maze(env_id: str) -> bool:
     """Whether the waypoint controller can walk it."""
     return env_id.startswith("PointMaze")
-
-
-def describe(env_id: str, **kwargs: Any) -> DatasetSpec:
-    """Spaces and specification of an environment.
-
-    Raises:
-        DyDiffError: where it cannot be made, or its spaces are not continuous.
-    """
-    env = make_env(env_id, **kwargs)
-    env.close()
-    check_spaces(env.observation_space, env.action_space, env_id)
-    assert env.spec is not None
-    return DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
 
 
 def _waypoints(env_json: str, config: WaypointConfig, seed: int) -> Act:

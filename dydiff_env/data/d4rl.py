@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ import numpy as np
 from dydiff_env.data.dataset import DatasetSpec, Episode
 from dydiff_env.data.minari_io import check_episode
 from dydiff_env.data.minari_writer import MinariWriter
-from dydiff_env.data.simulator import make_env
+from dydiff_env.data.simulator import describe
 from dydiff_env.errors import DyDiffError
 
 # Returns of a random policy and of an expert that D4RL normalises scores with.
@@ -140,8 +140,8 @@ def _check_layout(data: h5py.File, file: Path) -> None:
 
 
 def _scores(file: Path) -> tuple[float, float] | None:
-    name = file.name.lower().replace("_", "-").replace("ant-maze", "antmaze")
-    task = max((task for task in REFERENCE_SCORES if name.startswith(task)), key=len, default=None)
+    name = file.stem.lower().replace("_", "-").replace("ant-maze", "antmaze") + "-"
+    task = max((task for task in REFERENCE_SCORES if name.startswith(f"{task}-")), key=len, default=None)
     return None if task is None else REFERENCE_SCORES[task]
 
 
@@ -153,11 +153,7 @@ def _spec(data: h5py.File, file: Path, env: str | None, dataset_id: str, low: fl
         return DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (states,), np.float32),
                            gym.spaces.Box(-bound, bound, (actions,), np.float32), None, dataset_id,
                            ref_min_score=low, ref_max_score=high)
-    made = make_env(env)
-    made.close()
-    assert made.spec is not None
-    spec = DatasetSpec(made.observation_space, made.action_space, made.spec.to_json(), dataset_id,
-                       ref_min_score=low, ref_max_score=high)
+    spec = replace(describe(env), dataset_id=dataset_id, ref_min_score=low, ref_max_score=high)
     if (spec.observation_size, spec.action_size) != (states, actions):
         raise DyDiffError(f"{file.name} has {states} observations and {actions} actions; {env} has "
                           f"{spec.observation_size} and {spec.action_size}.", "Name the environment it was made in.")

@@ -170,7 +170,7 @@ def check_episode(episode: Episode, index: int, name: str) -> None:
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise DyDiffError(f"{name}: episode {index} has a NaN or infinite number in {field}, row {row}.",
-                              "Leave the episode out (MinariDataset.filter_episodes, then World.fit of what is left) or collect it again.")
+                              "Collect it again, or leave it out; World.fit takes what MinariDataset.filter_episodes leaves.")
     if len(episode.observations) != len(episode.rewards) + 1 or len(episode.actions) != len(episode.rewards):
         raise DyDiffError(f"{name}: episode {index} has {len(episode.observations)} observations, "
                           f"{len(episode.actions)} actions and {len(episode.rewards)} rewards.",

@@ -16,7 +16,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-from dydiff_env.data.flattening import canonical
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.flattening import canonical, check_spaces
 from dydiff_env.errors import DyDiffError
 
 Wrapper = Callable[[gym.Env], gym.Env]
@@ -32,6 +33,19 @@ def make_env(spec: str | EnvSpec, **kwargs: Any) -> gym.Env:
     """
     spec = _spec(spec)
     return _make(str(getattr(spec, "id", spec)), lambda: _ordered(gym.make(spec, **kwargs)))
+
+
+def describe(env_id: str, **kwargs: Any) -> DatasetSpec:
+    """Spaces and specification of an environment.
+
+    Raises:
+        DyDiffError: where it cannot be made, or its spaces are not continuous.
+    """
+    env = make_env(env_id, **kwargs)
+    env.close()
+    check_spaces(env.observation_space, env.action_space, env_id)
+    assert env.spec is not None
+    return DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
 
 
 def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper] = (),

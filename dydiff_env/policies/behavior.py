@@ -81,6 +81,10 @@ def load(spec: DatasetSpec, device: str) -> BehaviorPolicy:
     """
     from dydiff_env.data.minari_io import load_dataset
 
+    if not spec.fingerprint:
+        raise DyDiffError(
+            "'behavior' is cloned from a dataset, and none is named here.", "Name a world, or pass a policy file.", usage=True
+        )
     try:
         dataset = load_dataset(spec.dataset_id)
     except DyDiffError as error:

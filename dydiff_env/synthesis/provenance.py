@@ -38,7 +38,8 @@ def facts(opened: Opened) -> dict[str, Any]:
 
 def world_fingerprint(world: World) -> str:
     """A digest of what a world dreams by."""
-    return fingerprint(*_weights(world.models), world.start_bank, world.initial_bank)
+    settings = json.dumps(world.preset.to_dict(), sort_keys=True).encode()
+    return fingerprint(*(value.cpu().numpy() for value in world.tensors().values()), np.frombuffer(settings, np.uint8))
 
 
 def algorithm(options: RoundOptions) -> str:

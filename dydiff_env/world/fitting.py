@@ -13,6 +13,8 @@ import torch
 
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches, Split, Step, split
 from dydiff_env.world.models import Models
 from dydiff_env.world.parallel import Processes
@@ -49,11 +51,17 @@ class Fitting:
     checkpoints: bool = True
 
     def __post_init__(self) -> None:
-        torch.manual_seed(self.seed)  # initial weights
-        self.models = Models(self.data.spec, self.preset).to(self.device)
+        with own_draws(torch.device("cpu"), self.seed):  # initial weights
+            self.models = Models(self.data.spec, self.preset).to(self.device)
         self.normalizer = Normalizer.fit(self.data.observations).to(self.device)
         self.batches = Batches(self.data, self.normalizer, self.device)
         self.split: Split = split(self.data, self.preset.horizon, seed=self.seed)
+        if not len(self.split.train):
+            raise DyDiffError(
+                f"{self.data.spec.dataset_id} has {len(self.data)} episodes of {self.data.transitions} steps in all, too few to learn from "
+                "when some are held out.",
+                "Collect more.",
+            )
         self.rng = np.random.default_rng(self.seed)
         rows = self.split.held_out
         look = self.rng.choice(rows, min(HELD_OUT_ROWS, len(rows)), replace=False)

@@ -34,9 +34,9 @@ class TerminationModel(nn.Module):
     It reads the next state alone: Gymnasium's locomotion tasks end in unhealthy *states*, and a state-based rule carries over to
     states that the denoiser moved, whatever action led there.
 
-    Trained on batches of half terminal, half ordinary states (terminals are a fraction of a per cent of the data); the threshold
-    that undoes this balance is then the one with the best F1 at the true share of terminals. ``threshold`` is +inf where the data
-    has no terminal state: such a world never terminates.
+    Trained on batches of which two fifths are terminal states, two fifths those shortly before and one fifth any (terminals are a
+    fraction of a per cent of the data); the threshold that undoes this balance is then the one with the best F1 at the true share of
+    terminals. ``threshold`` is +inf where the data has no terminal state: such a world never terminates.
 
     ``rule`` is an exact rule (normalised next states (…, O) to bool (…)) that takes the network's place, see
     :meth:`dydiff_env.World.use_termination`.

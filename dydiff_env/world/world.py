@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +25,9 @@ from dydiff_env.world.error_scale import ErrorScale, condition
 from dydiff_env.world.models import Models, action_bounds
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.presets import Preset
-from dydiff_env.world.rollout import Rollout, follow
+from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.sampler import sample
 from dydiff_env.world.trust import Trust
-
-ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
 
 def _apply(rule: Callable[[Tensor], Tensor], normalizer: Normalizer, states: Tensor) -> Tensor:
@@ -135,25 +133,6 @@ class World:
         rng = np.random.default_rng(seed)
         return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
 
-    def single_step(self, starts: ArrayOrTensor, actions: ArrayOrTensor) -> ArrayOrTensor:
-        """States under given actions by the single-step model: (B, O), (B, L, A) to (B, L+1, O), environment units."""
-        states, planned = self._normalized(starts, actions)
-        rolled = follow(self.models.dynamics, self.models.termination, states, planned)
-        return self._like(starts, self.normalizer.denormalize(rolled.states))
-
-    def imagine(self, starts: ArrayOrTensor, actions: ArrayOrTensor, seed: int = 0) -> ArrayOrTensor:
-        """States under given actions by the denoiser, in open loop: (B, O), (B, L, A) to (B, L+1, O), environment units."""
-        states, planned = self._normalized(starts, actions)
-        generator = torch.Generator().manual_seed(seed)
-        parts: list[Tensor] = []
-        for begin in range(0, planned.shape[1], self.horizon):
-            chunk = planned[:, begin : begin + self.horizon]
-            rolled = follow(self.models.dynamics, self.models.termination, states, chunk)
-            parts.append(self.sample_states(rolled, chunk, generator)[0])
-            states = parts[-1][:, -1]
-        first = self.normalizer.normalize(torch.as_tensor(starts).to(self.device, torch.float32))
-        return self._like(starts, self.normalizer.denormalize(torch.cat([first[:, None], *parts], 1)))
-
     def dream(
         self,
         policy: Policy | None,
@@ -252,17 +231,15 @@ class World:
             "first states": (self.initial_bank, (len(self.initial_bank), size)),
         }
         if self.error_scale is not None:
-            for part in (self.error_scale.intercept, self.error_scale.slope):
-                wanted["error scale"] = (part, (self.horizon, size))
-                if tuple(part.shape) != (self.horizon, size):
-                    break
+            wanted["error scale's intercepts"] = (self.error_scale.intercept, (self.horizon, size))
+            wanted["error scale's slopes"] = (self.error_scale.slope, (self.horizon, size))
         for name, (values, shape) in wanted.items():
             if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
                 raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
         if not (self.normalizer.std > 0).all():
             raise ValueError("a deviation is not positive")
-        middle = torch.zeros(1, self.spec.action_size)
-        self.dream(None, self.start_bank[:1], horizon=1, iterations=0, first_actions=middle)
+        nothing = torch.zeros(1, self.spec.action_size)
+        self.dream(None, self.start_bank[:1], horizon=1, iterations=0, first_actions=nothing)
 
     def check_width(self, what: str, rows: Tensor, size: int) -> None:
         """Make sure that ``rows`` are (B, size).
@@ -277,24 +254,10 @@ class World:
                 usage=True,
             )
 
-    def _normalized(self, starts: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-        states = torch.as_tensor(starts).to(self.device, torch.float32)
-        planned = torch.as_tensor(actions).to(self.device, torch.float32)
-        self.check_width("observation", states, self.spec.observation_size)
-        self.check_width("action", planned.flatten(0, 1), self.spec.action_size)
-        return self.normalizer.normalize(states), planned
-
-    def _like(self, model: ArrayOrTensor, values: Tensor) -> ArrayOrTensor:
-        return values.cpu().numpy() if isinstance(model, np.ndarray) else values
-
     # --- on disk
 
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the folder ``path``: ``world.json`` and ``world.safetensors``, whole or not at all.
-
-        Raises:
-            DyDiffError: where ``path`` exists and ``overwrite`` is False.
-        """
+    def tensors(self) -> dict[str, Tensor]:
+        """Every number the world dreams by, by name."""
         tensors = {f"models.{name}": value for name, value in self.models.state_dict().items()}
         tensors |= {
             "normalizer.mean": self.normalizer.mean,
@@ -305,12 +268,20 @@ class World:
         if self.error_scale is not None:
             tensors["error_scale.intercept"] = self.error_scale.intercept
             tensors["error_scale.slope"] = self.error_scale.slope
+        return tensors
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the folder ``path``: ``world.json`` and ``world.safetensors``, whole or not at all.
+
+        Raises:
+            DyDiffError: where ``path`` exists and ``overwrite`` is False.
+        """
         document = {
             "spec": json.loads(self.spec.to_json()),
             "preset": self.preset.to_dict(),
             "record": self.record,
         }
-        storage.write(Path(path), document, tensors, overwrite)
+        storage.write(Path(path), document, self.tensors(), overwrite)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> World:

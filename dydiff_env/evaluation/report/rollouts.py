@@ -47,6 +47,10 @@ def plane_of(world: World, simulator: Simulator | None) -> Plane:
         return Plane(np.zeros(size), np.eye(size)[:, columns], ("x", "y"), simulator.env.unwrapped.maze)  # type: ignore[attr-defined]
     std = world.normalizer.std.cpu().numpy()
     mean = world.start_bank.mean(0)
+    if min(world.start_bank.shape) < 2:  # one number, or one state: there is no second direction
+        axes = np.zeros((2, size))
+        axes[0, 0] = 1 / std[0]
+        return Plane(mean, axes.T, ("the state", ""))
     _, strength, axes = np.linalg.svd((world.start_bank - mean) / std, full_matrices=False)
     axes *= np.where(axes.sum(1) < 0, -1, 1)[:, None]  # a direction's sign is arbitrary: fix it
     share = 100 * strength**2 / np.square(strength).sum()

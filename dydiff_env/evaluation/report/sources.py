@@ -11,6 +11,7 @@ from typing import Any
 
 from dydiff_env.data.minari_io import resolve_dataset
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.kinds import file_kind
 
 READS = (
     "A report reads worlds, Minari datasets, checkpoints (.pt), logs of `train` (.csv), runs of `loop` and "
@@ -61,6 +62,8 @@ def find_sources(given: Sequence[str | Path]) -> Sources:
 
 def _recognise(path: Path, sources: Sources) -> bool:
     """File ``path`` under what it is; False where it is nothing known."""
+    if path.name.endswith((".partial", ".saving")):  # unfinished, and still being written perhaps
+        return False
     if path.is_dir():
         if (path / "world.json").is_file():
             _add(sources.worlds, path)
@@ -71,21 +74,37 @@ def _recognise(path: Path, sources: Sources) -> bool:
             _recognise(path / "best.pt", sources) or _recognise(path / "agent.pt", sources)
         else:
             return False
-        return not path.name.endswith((".partial", ".saving"))
+        return True
     if not path.is_file():
         return False
-    if path.suffix == ".csv" and "updates" in path.open().readline().split(","):
+    if path.suffix == ".csv" and "updates" in path.open(errors="replace").readline().split(","):
         _add(sources.logs, path)
-    elif path.suffix == ".pt":
+    elif path.suffix == ".pt" and _is_policy(path):
         _add(sources.checkpoints, path)
         _recognise(path.with_suffix(".csv"), sources) or _recognise(
             path.with_name(path.stem.removesuffix("-best") + ".csv"), sources
         )
-    elif path.suffix == ".json" and "policies" in read_json(path):
+    elif path.suffix == ".json" and _is_fidelity(path):
         _add(sources.fidelities, path)
     else:
         return False
     return True
+
+
+def _is_policy(path: Path) -> bool:
+    try:
+        file_kind(path)
+    except DyDiffError:
+        return False
+    return True
+
+
+def _is_fidelity(path: Path) -> bool:
+    """Whether ``fidelity --json`` printed it; ``evaluate --json`` prints a list of policies."""
+    try:
+        return isinstance(read_json(path).get("policies"), dict)
+    except DyDiffError:
+        return False
 
 
 def _add(found: list[Path], path: Path) -> None:
