@@ -47,9 +47,10 @@ def test_waves_tell_apart_what_lies_on_either_side_of_a_wall():
         states, actions = 4 * torch.rand(1, 512, 1) - 2, torch.zeros(1, 512, 1)
         for _ in range(300):
             optimizer.zero_grad()
-            dynamics.loss(states, actions, states + wall(states)).backward()
+            dynamics.loss(states, actions[:, :, None], (states + wall(states))[:, :, None]).backward()
             optimizer.step()
-        return float(dynamics.errors(states[0], actions[0], (states + wall(states))[0]))
+        following = (states + wall(states))[0][:, None]
+        return float(dynamics.errors(states[0], actions[0][:, None], following, torch.ones(len(following), 1)))
 
     assert loss_after_training((1.0, 2.0)) < 0.3 * loss_after_training(())
 
@@ -66,12 +67,30 @@ def test_each_transition_is_looked_at_by_one_member(rows, seed):
     torch.testing.assert_close(dynamics.distances(states, actions, following), by_member.detach())
 
 
-def test_rows_count_as_their_weights_say():
+def test_steps_count_as_their_weights_say():
     dynamics, generator = model(), torch.Generator().manual_seed(0)
-    states, actions, following = (torch.randn(4, 6, size, generator=generator) for size in (3, 2, 3))
-    weights = torch.tensor([2.0, 2.0, 2.0, 0.0, 0.0, 0.0]).expand(4, 6)
-    half = dynamics.loss(states[:, :3], actions[:, :3], following[:, :3])
-    torch.testing.assert_close(dynamics.loss(states, actions, following, weights), half)
+    starts = torch.randn(4, 6, 3, generator=generator)
+    actions, following = (torch.randn(4, 6, 5, size, generator=generator) for size in (2, 3))
+    half = dynamics.loss(starts[:, :3], actions[:, :3], following[:, :3])
+    weights = torch.tensor([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])[:, None].expand(4, 6, 5)
+    torch.testing.assert_close(dynamics.loss(starts, actions, following, weights), half)
+    bounds = 0.01 * (dynamics.log_variance_max.sum() - dynamics.log_variance_min.sum())
+    ended = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).expand(4, 6, 5)  # after two steps
+    short = dynamics.loss(starts, actions[:, :, :2], following[:, :, :2])
+    torch.testing.assert_close((dynamics.loss(starts, actions, following, ended) - bounds) * 5 / 2, short - bounds)
+
+
+def test_a_rollout_goes_on_from_what_the_member_said():
+    """Told as truth what it will say itself, the model errs by nothing, at any step."""
+    dynamics, generator = model(), torch.Generator().manual_seed(0)
+    start, actions = torch.randn(7, 3, generator=generator), torch.randn(7, 6, 2, generator=generator)
+    now, said = start.expand(4, 7, 3), []
+    for t in range(6):
+        now = now + dynamics.delta_mean + dynamics.delta_std * dynamics(now, actions[:, t].expand(4, 7, 2))[0]
+        said.append(now)
+    for member in range(4):
+        errors = dynamics.errors(start, actions, torch.stack(said, 2)[member], torch.ones(7, 6))
+        assert errors[member] == pytest.approx(0, abs=1e-10) and (errors > 1e-6).sum() == 3
 
 
 def drawn(share: float, errors: torch.Tensor, draws: int = 40_000) -> tuple[np.ndarray, torch.Tensor]:

@@ -42,7 +42,7 @@ fit(sys.argv[1], folder / "world", preset="tiny", device="cpu", json=True)
 def trained(name, stop=0):
     torch.manual_seed(peers.rank)  # unequal at first
     line, seen = torch.nn.Linear(3, 1), []
-    def loss(generator):
+    def loss(generator, _):
         seen.append(torch.randn(8, 3, generator=generator))
         if len(seen) == stop:
             raise KeyboardInterrupt

@@ -151,7 +151,7 @@ def fit_baseline(
     model.measure(batches, some)
     training = model.config.training
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, _: int) -> Tensor:
         rows = torch.randint(data.transitions, (peers.share(training.batch),), generator=generator)
         return model.loss(batches, rows, generator)
 

@@ -34,6 +34,9 @@ class DynamicsConfig:
             (:func:`dydiff_env.world.networks.waves`), besides the number itself.
         hard: share of the training transitions that are drawn in proportion to how wrong the model is about them
             (:mod:`dydiff_env.world.hard_examples`), the rest being drawn uniformly.
+        unroll: K, steps of the rollouts that the last part of the training is about (:meth:`Dynamics.loss`); 1 for single steps to the
+            end.
+        unrolled: how large that part is, from 0 to 1.
     """
 
     members: int = 7
@@ -43,6 +46,8 @@ class DynamicsConfig:
     beta: float = 0.0
     frequencies: tuple[float, ...] = ()
     hard: float = 0.0
+    unroll: int = 1
+    unrolled: float = 0.25
 
 
 class Prediction(NamedTuple):
@@ -105,36 +110,50 @@ class Dynamics(nn.Module):
         log_variance = self.log_variance_min + F.softplus(log_variance - self.log_variance_min)
         return mean, log_variance
 
-    def loss(
-        self, states: Tensor, actions: Tensor, next_states: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
-        """Eq. 5 for rows (E, B, ·), each member its own: Gaussian negative log-likelihood, weighted by variance^β.
+    def loss(self, starts: Tensor, actions: Tensor, following: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Eq. 5 along rollouts of K steps: Gaussian negative log-likelihood, weighted by variance^β.
+
+        Each member goes on from the mean it has predicted, and is told what the log says came next. K = 1 is the paper's loss; more
+        steps teach it to make no errors that grow, and to come back from those it makes.
 
         Args:
-            states: s.
-            actions: a.
-            next_states: s'.
-            weights: (E, B), how much each row counts; default: all alike.
+            starts: s_0 (E, B, O), each member's own.
+            actions: a_0 … a_{K−1} (E, B, K, A).
+            following: s_1 … s_K (E, B, K, O).
+            weights: (E, B, K), how much each step counts; default: all alike.
         """
-        target = (next_states - states - self.delta_mean) / self.delta_std
-        mean, log_variance = self(states, actions)
-        likelihood = (mean - target).square() * (-log_variance).exp() + log_variance
-        if self.config.beta:
-            likelihood = likelihood * (self.config.beta * log_variance.detach()).exp()
-        if weights is not None:
-            likelihood = likelihood * weights.to(likelihood.device)[..., None]
-        return likelihood.mean((1, 2)).sum() + 0.01 * (self.log_variance_max.sum() - self.log_variance_min.sum())
+        now, total = starts, starts.new_zeros(())
+        for t in range(actions.shape[2]):
+            target = (following[:, :, t] - now - self.delta_mean) / self.delta_std
+            mean, log_variance = self(now, actions[:, :, t])
+            likelihood = (mean - target).square() * (-log_variance).exp() + log_variance
+            if self.config.beta:
+                likelihood = likelihood * (self.config.beta * log_variance.detach()).exp()
+            if weights is not None:
+                likelihood = likelihood * weights[:, :, t, None].to(likelihood.device)
+            total = total + likelihood.mean((1, 2)).sum() / actions.shape[2]
+            now = now + self.delta_mean + self.delta_std * mean
+        return total + 0.01 * (self.log_variance_max.sum() - self.log_variance_min.sum())
 
     @torch.no_grad()
-    def errors(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
-        """Mean squared error of each member (E,), in units of the change's standard deviation; rows (B, ·)."""
-        total, count = torch.zeros(self.config.members, device=states.device), 0
-        target = (next_states - states - self.delta_mean) / self.delta_std
-        for s, a, y in zip(states.split(4096), actions.split(4096), target.split(4096), strict=True):
-            mean, _ = self(*(x.expand(self.config.members, *x.shape) for x in (s, a)))
-            total += (mean - y).square().mean(-1).sum(1)
-            count += len(s)
-        return total / count
+    def errors(self, starts: Tensor, actions: Tensor, following: Tensor, real: Tensor) -> Tensor:
+        """Mean squared error of each member (E,) along rollouts of its own, in units of the change's standard deviation.
+
+        Args:
+            starts: s_0 (B, O).
+            actions: a_0 … a_{K−1} (B, K, A).
+            following: s_1 … s_K (B, K, O).
+            real: (B, K), 1 where a step was taken.
+        """
+        members = self.config.members
+        total = torch.zeros(members, device=starts.device)
+        for s, a, y, w in zip(*(x.split(4096) for x in (starts, actions, following, real)), strict=True):
+            now = s.expand(members, *s.shape)
+            for t in range(a.shape[1]):
+                change, _ = self(now, a[:, t].expand(members, *a[:, t].shape))
+                now = now + self.delta_mean + self.delta_std * change
+                total += (w[:, t] * ((now - y[:, t]) / self.delta_std).square().mean(-1)).sum(1)
+        return total / real.sum()
 
     @torch.no_grad()
     def distances(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
     assert config is not None
     by_clone = [np.flatnonzero(bank["clone"] == j) for j in np.unique(bank["clone"])]
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, _: int) -> Tensor:
         rows_of = by_clone[int(torch.randint(len(by_clone), (), generator=generator))]
         rows = rows_of[torch.randint(len(rows_of), (training.batch,), generator=generator).numpy()]
         feedback, real, alive = feedback_windows(
@@ -128,7 +128,7 @@ def fit_free_denoiser(fitting: Fitting) -> dict[str, Any]:
         window_starts(fitting.data, length), fitting.split.train
     )
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, step: int) -> Tensor:
         rows = starts[torch.randint(len(starts), (training.batch,), generator=generator).numpy()]
         states, actions, _, _ = fitting.batches.windows(rows, length, zeros=True)
         ones = torch.ones(len(rows), length, device=fitting.device)

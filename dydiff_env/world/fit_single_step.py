@@ -27,7 +27,7 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
     model.mean.copy_(sample.mean())
     model.std.copy_(sample.std().clamp(min=1e-6))
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, _: int) -> Tensor:
         step = fitting.batches.steps(fitting.draw(generator, config.batch))
         return model.loss(step.states, step.actions, step.next_states, step.rewards)
 
@@ -65,7 +65,7 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
     near = np.intersect1d(pool, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
     near = np.setdiff1d(near, ends)
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, _: int) -> Tensor:
         def some(of: np.ndarray, n: int) -> np.ndarray:
             return of[torch.randint(len(of), (n,), generator=generator).numpy()]
 
@@ -100,11 +100,7 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
 
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
-    model, config, held = (
-        fitting.models.dynamics,
-        fitting.share(fitting.preset.dynamics_training),
-        fitting.held_out,
-    )
+    model, config = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training)
     sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000))
     change = sample.next_states - sample.states
     model.delta_mean.copy_(change.mean(0))
@@ -119,13 +115,20 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
 
     draw = HardExamples(fitting.split.train, misses, model.config.hard, config.evaluate_every)
 
-    def loss(generator: torch.Generator) -> Tensor:
-        rows, weights = draw(generator, model.config.members, config.batch)
-        step = fitting.batches.steps(rows)
-        return model.loss(step.states, step.actions, step.next_states, weights)
+    alone = round((1 - model.config.unrolled) * config.steps)  # steps about single steps
+
+    def loss(generator: torch.Generator, step: int) -> Tensor:
+        length = 1 if step < alone else model.config.unroll
+        starts, weights = draw(generator, model.config.members, max(1, config.batch // length))
+        states, actions, real, _ = fitting.batches.windows(starts.reshape(-1), length)
+        states, actions, real = (x.unflatten(0, starts.shape) for x in (states, actions, real))
+        return model.loss(states[:, :, 0], actions, states[:, :, 1:], weights.to(real.device)[..., None] * real)
+
+    states, actions, real, _ = fitting.batches.windows(fitting.held_out_rows, model.config.unroll)
+    held = states[:, 0], actions, states[:, 1:], real
 
     def holdout() -> Tensor:
-        return model.errors(held.states[:5000], held.actions[:5000], held.next_states[:5000])
+        return model.errors(*(x[::4] for x in held))
 
     done = train(
         "dynamics",
@@ -137,7 +140,7 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
         keep_best=keep_members,
         **fitting.files("dynamics"),
     )
-    model.choose_elites(model.errors(held.states, held.actions, held.next_states))
+    model.choose_elites(model.errors(*held))
     return done
 
 
@@ -150,7 +153,7 @@ def fit_behavior(fitting: Fitting) -> dict[str, Any]:
     slices = [fitting.split.train[of_step == j] for j in range(model.config.clones)]
     slices = [rows if len(rows) else fitting.split.train for rows in slices]
 
-    def loss(generator: torch.Generator) -> Tensor:
+    def loss(generator: torch.Generator, _: int) -> Tensor:
         total = torch.zeros((), device=fitting.device)
         for j, rows in enumerate(slices):
             step = fitting.batches.steps(

@@ -64,8 +64,8 @@ class Fitting:
             )
         self.rng = np.random.default_rng(self.seed)
         rows = self.split.held_out
-        look = self.rng.choice(rows, min(HELD_OUT_ROWS, len(rows)), replace=False)
-        self.held_out: Step = self.batches.steps(np.sort(look))
+        self.held_out_rows = np.sort(self.rng.choice(rows, min(HELD_OUT_ROWS, len(rows)), replace=False))
+        self.held_out: Step = self.batches.steps(self.held_out_rows)
 
     def draw(self, generator: torch.Generator, *shape: int) -> np.ndarray:
         """Transitions of the training part, uniformly."""

@@ -59,12 +59,12 @@ class Preset:
     horizon: int = 100
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(
-            members=7, elites=4, beta=1.0, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5
+            members=7, elites=4, beta=1.0, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5, unroll=4
         )
     )
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=32_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
+            steps=32_000, batch=256, learning_rate=4e-3, beta2=0.98, weight_decay=1e-5, evaluate_every=1_000
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -163,7 +163,9 @@ PAPER = Preset(
 TINY = Preset(
     name="tiny",
     horizon=32,
-    dynamics=DynamicsConfig(members=3, elites=2, width=64, depth=2, beta=1.0, frequencies=(0.5, 1.0), hard=0.5),
+    dynamics=DynamicsConfig(
+        members=3, elites=2, width=64, depth=2, beta=1.0, frequencies=(0.5, 1.0), hard=0.5, unroll=4
+    ),
     dynamics_training=TrainingConfig(steps=600, evaluate_every=200),
     reward=RewardConfig(width=64),
     reward_training=TrainingConfig(steps=400, evaluate_every=200),

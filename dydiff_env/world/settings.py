@@ -23,6 +23,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "iterations": (0, 1_000),
     "nudge": (0.0, 1.0),
     "hard": (0.0, 1.0),
+    "unroll": (1, 1_000),
+    "unrolled": (0.0, 1.0),
+    "beta2": (0.0, 0.9999999),
     "evaluate_every": (1, 10**9),
     "batch": (1, 10**9),
     "steps": (0, 10**9),  # of training; a sampler's are bounded below

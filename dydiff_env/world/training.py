@@ -29,6 +29,7 @@ class TrainingConfig:
         learning_rate: its peak.
         schedule: "cosine" (with a warm-up of 2 %) or "constant".
         weight_decay: AdamW's.
+        beta2: Adam's β₂, the memory of its mean squares.
         ema: decay of the averaged weights, 0 for none.
         clip: largest gradient norm.
         evaluate_every: steps between two looks at the held-out data.
@@ -40,6 +41,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     weight_decay: float = 0.0
+    beta2: float = 0.999
     ema: float = 0.0
     clip: float = 10.0
     evaluate_every: int = 500
@@ -85,7 +87,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 def train(
     name: str,
     module: nn.Module,
-    loss: Callable[[torch.Generator], Tensor],
+    loss: Callable[[torch.Generator, int], Tensor],
     config: TrainingConfig,
     *,
     seed: int,
@@ -101,7 +103,7 @@ def train(
     Args:
         name: what the progress bar says.
         module: the model.
-        loss: draws its own batch with the generator and returns a scalar.
+        loss: draws its own batch with the generator, is told how many steps are done, and returns a scalar.
         config: how.
         seed: of the generator handed to ``loss``.
         holdout: held-out losses, one a member (E,); the weights kept are the best seen, else the last (or their EMA).
@@ -119,7 +121,11 @@ def train(
     peers.equalize(module)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        module.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     kept = copy.deepcopy(module).requires_grad_(False) if (holdout is not None or config.ema) else module
     state: dict[str, Any] = {"step": 0, "curve": [], "best": [], "stale": 0, "done": False, "seconds": 0.0}
@@ -150,7 +156,7 @@ def train(
                 ticks.append(time.monotonic())
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, state["step"])
-            value = loss(peers.draws(generator))
+            value = loss(peers.draws(generator), state["step"])
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             peers.average(p.grad for p in module.parameters() if p.grad is not None)
