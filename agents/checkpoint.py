@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ import torch
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.agent import FORMAT, VERSION, read_checkpoint
+from dydiff_env.publish import replacing
 
 if TYPE_CHECKING:
     from dydiff_env.agents.agent import Agent
@@ -43,10 +43,8 @@ def content_of(agent: Agent) -> dict[str, Any]:
 
 def write(agent: Agent, path: Path) -> Path:
     """Put all of it into one file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content_of(agent), partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        torch.save(content_of(agent), partial)
     return path
 
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.judge import Judge, best_row
 from dydiff_env.agents.replay import Replay, check_ratio
+from dydiff_env.agents.synthetic_buffer import SyntheticBuffer
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.simulator import make_env
-from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, progress_bar
+from dydiff_env.publish import replacing
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count, share_kept
 from dydiff_env.synthesis.methods import Dreamer
@@ -80,52 +79,6 @@ class LoopConfig:
         )
         options.check()
         return options
-
-
-@dataclass
-class SyntheticBuffer:
-    """The kept rollouts of the latest rounds, one file a round, never more than ``capacity`` transitions.
-
-    Args:
-        folder: where the rounds lie, as ``round-0001.npz``.
-        capacity: most transitions; the newest round always stays.
-        rounds: the rounds held now, oldest first.
-    """
-
-    folder: Path
-    capacity: int
-    rounds: dict[int, Trajectories] = field(default_factory=dict)
-
-    def add(self, index: int, kept: Trajectories) -> None:
-        """Put round ``index`` on disk by one rename, and let the oldest ones go."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # What an earlier round pushed out is needed no more; what this one pushes out is, until it has ended.
-        for file in self.folder.glob("round-*.npz"):
-            if self.rounds and int(file.stem.removeprefix("round-")) < min(self.rounds):
-                file.unlink()
-        partial = self.folder / "round.partial"
-        with partial.open("wb") as stream:
-            np.savez(stream, **{name: part for name, part in vars(kept).items() if part is not None})
-        os.replace(partial, self._path(index))
-        self.rounds[index] = kept
-        self._shrink()
-
-    def restore(self, last: int) -> None:
-        """Read back what the buffer held after round ``last``; later rounds are unfinished and are dropped."""
-        for index in range(1, last + 1):
-            if self._path(index).is_file():
-                with np.load(self._path(index), allow_pickle=False) as arrays:
-                    self.rounds[index] = Trajectories(**arrays)
-        self._shrink()
-
-    def _shrink(self) -> None:
-        while (
-            len(self.rounds) > 1 and sum(int(t.lengths.sum()) for t in self.rounds.values()) > self.capacity
-        ):
-            del self.rounds[min(self.rounds)]
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"round-{index:04d}.npz"
 
 
 def loop(
@@ -288,7 +241,5 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=2))
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(document, indent=2))

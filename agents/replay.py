@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     next_observations: Tensor  # (K, B, O)
     terminated: Tensor  # (K, B): 1 where the episode ended for good, 0 at a time-out, whose value bootstraps
 
-    def pick(self, index: int | slice) -> Batch:
-        """One batch (or several) of the K."""
+    def pick(self, index: int) -> Batch:
+        """One batch of the K."""
         return Batch(*(part[index] for part in self))
 
 

@@ -20,12 +20,12 @@ import torch
 from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
-from dydiff_env.agents.trainer import Schedule, summary_writer, train
+from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
-from dydiff_env.progress import progress_bar
+from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.world.world import World
 
 

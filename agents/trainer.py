@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from dydiff_env.agents.judge import Judge, best_path, best_row, known
 from dydiff_env.agents.replay import Replay
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
-from dydiff_env.progress import progress_bar
+from dydiff_env.progress import progress_bar, summary_writer
+from dydiff_env.publish import replacing
 
 COLUMNS = (
     "updates",
@@ -89,12 +89,10 @@ class Log:
             self.events.close()
 
     def _write(self) -> None:
-        partial = self.path.with_name(self.path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)
 
 
 def train(
@@ -231,16 +229,3 @@ def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, flo
     }
     scores = normalized_scores(found.returns, agent.spec)
     return row if scores is None else row | {"normalized_score": float(scores.mean())}
-
-
-def summary_writer() -> type:
-    """TensorBoard's ``SummaryWriter``.
-
-    Raises:
-        DyDiffError: where TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'.") from None
-    return SummaryWriter

@@ -37,8 +37,7 @@ def draw_rollouts(panels: dict[str, Trajectories], columns: slice, maze: Any, pa
         for x, y, right, top in wall_squares(maze):
             axis.add_patch(Rectangle((x, y), right - x, top - y, color=WALL, lw=0))
         positions = rollouts.observations[..., columns]
-        real = np.concatenate([np.ones((len(rollouts), 1), bool), rollouts.mask], 1)
-        free = free_of_walls(positions, real, maze)
+        free = free_of_walls(positions, rollouts.state_mask, maze)
         legal[title] = int(free.sum())
         for way, length, ok in zip(positions, rollouts.lengths, free, strict=True):
             axis.plot(*way[: length + 1].T, color=PATH if ok else WRONG, lw=1.1, alpha=0.75)

@@ -1,4 +1,4 @@
-"""How long a job will take: a bar on a terminal, one line in a pipe, said within the first seconds."""
+"""What a long job tells meanwhile: a bar on a terminal, one line in a pipe, said within the first seconds; TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from dydiff_env.errors import DyDiffError
 
 LOOK = 5.0  # seconds after which the pace counts as known
 WORTH = 20.0  # seconds; of a shorter job nothing is said
@@ -106,3 +108,16 @@ def duration(seconds: float) -> str:
             value = f"{seconds / size:.1f}" if unit == "h" else str(max(1, round(seconds / size)))
             return f"{value} {unit}"
     return f"{seconds / 86_400:.1f} days"
+
+
+def summary_writer() -> type:
+    """TensorBoard's ``SummaryWriter``.
+
+    Raises:
+        DyDiffError: where TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'.") from None
+    return SummaryWriter

@@ -119,7 +119,7 @@ def test_synther_learns_a_joint_distribution() -> None:
     train(
         "synther",
         model,
-        lambda g: model.loss(batches, torch.randint(4000, (256,), generator=g), g),
+        lambda g, _: model.loss(batches, torch.randint(4000, (256,), generator=g), g),
         config.training,
         seed=0,
     )
@@ -194,7 +194,7 @@ def test_several_models_keep_what_is_there(hopper_dataset: Dataset, full_world: 
         ({"method": "mtdiff-s", "policy": None, "max_uncertainty": 1.0}, "have no uncertainties"),
         ({"engine": "spark", "policy": "random"}, "--engine is 'spark'"),
         ({"address": "auto", "policy": "random"}, "--engine is 'local', with an --address"),
-        ({"data_format": "csv", "policy": "random"}, "--format is 'csv'"),
+        ({"data_format": "csv", "policy": "random"}, "no data format 'csv'"),
     ],
 )
 def test_options_that_do_not_go_together(

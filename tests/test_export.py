@@ -192,7 +192,7 @@ def test_a_registered_export_is_found_by_its_id(
         ({"horizon": 0}, "--horizon is 0"),
         ({"iterations": -1}, "--iterations is -1"),
         ({"workers": 0}, "--workers is 0"),
-        ({"start": "middle"}, "--start is 'middle'"),
+        ({"start": "middle"}, "no kind of start 'middle'"),
         ({"dataset_id": "no id"}, "no Minari dataset id"),
     ],
 )

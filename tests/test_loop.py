@@ -11,7 +11,8 @@ from test_train_cli import assert_same_agents, kill_when, run
 
 from dydiff_env import embedded
 from dydiff_env.agents import TD3BC, TD3BCConfig, load_agent
-from dydiff_env.agents.loop import LoopConfig, SyntheticBuffer, loop
+from dydiff_env.agents.loop import LoopConfig, loop
+from dydiff_env.agents.synthetic_buffer import SyntheticBuffer
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.world import World

@@ -113,7 +113,8 @@ def test_an_output_is_not_replaced_unless_asked(hopper_folder, tmp_path):
     (("train", "bc", "--dataset", "no/such-v0", "--out", "OUT"), 1, "no/such-v0"),
     (("train", "bc", "--dataset", "DATA", "--out", "OUT", "--world", "no-world"), 1, "no-world"),
     (("train", "bc", "--dataset", "DATA", "--out", "OUT", "--synthetic", "DATA", "--real-ratio", 2), 2, "ratio"),
-    (("evaluate", "--policy", "OUT"), 2, "--env"),
+    (("evaluate", "--policy", "OUT"), 1, "no policy file"),
+    (("evaluate", "--policy", "random"), 2, "--env"),
     (("evaluate", "--policy", "random", "--env", "Hoper-v5"), 1, "Hoper"),
     (("evaluate", "--policy", "random", "--env", "Hopper-v5", "--plot", "ope.png"), 2, "--world"),
 ])  # fmt: skip

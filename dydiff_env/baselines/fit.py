@@ -14,7 +14,7 @@ from dydiff_env.baselines.models import BASELINES, build, preset_config, save
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.data.normalizer import Normalizer
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.fit import claim, tensorboard_log
@@ -34,9 +34,8 @@ def parse_models(text: str) -> list[str]:
     """
     known = (WORLD, *BASELINES)
     asked = set(known if text == "all" else (name.strip() for name in text.split(",")))
-    if not asked <= set(known):
-        unknown = ", ".join(sorted(asked - set(known)))
-        raise DyDiffError(f"There is no model {unknown!r}.", f"Use {', '.join(known)} or all.", usage=True)
+    for name in sorted(asked - set(known)):
+        raise unknown("model", name, (*known, "all"))
     return [name for name in known if name in asked]
 
 
@@ -127,7 +126,7 @@ def fit_baseline(
             other settings.
     """
     if name not in BASELINES:
-        raise DyDiffError(f"There is no model {name!r}.", f"Use {', '.join(BASELINES)}.", usage=True)
+        raise unknown("model", name, BASELINES)
     folder, data = Path(world), one_goal_each(load_dataset(dataset))
     if (folder / f"{name}.json").exists() and not overwrite:
         raise DyDiffError(f"{folder} has a {name} model.", "Replace it with --overwrite.", usage=True)

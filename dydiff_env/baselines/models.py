@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from dydiff_env.baselines import mtdiff, synther
 from dydiff_env.baselines.mtdiff import MTDiff, MTDiffConfig
 from dydiff_env.baselines.synther import SynthER, SynthERConfig
 from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
+from dydiff_env.publish import replacing
 from dydiff_env.world.sampler import SamplerConfig
 from dydiff_env.world.settings import check_settings
 from dydiff_env.world.storage import load_into
@@ -43,7 +43,7 @@ def preset_config(name: str, preset: str) -> dict[str, Any]:
     """
     presets: dict[str, Any] = synther.PRESETS if name == "synther" else mtdiff.PRESETS
     if preset not in presets:
-        raise DyDiffError(f"There is no preset {preset!r}.", f"Use one of {', '.join(presets)}.", usage=True)
+        raise unknown("preset", preset, presets)
     return dataclasses.asdict(presets[preset])
 
 
@@ -51,15 +51,15 @@ def save(world: Path, name: str, model: Baseline, record: dict[str, Any]) -> Non
     """Put a trained baseline into a world's folder; its JSON comes last and says that it is whole."""
     weights, document = world / f"{name}.safetensors", world / f"{name}.json"
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(tensors, weights.with_suffix(".saving"))
-    os.replace(weights.with_suffix(".saving"), weights)
+    with replacing(weights) as partial:
+        save_file(tensors, partial)
     facts = {
         "schema": SCHEMA,
         "config": dataclasses.asdict(model.config),
         "horizon": getattr(model, "horizon", 1),
     }
-    document.with_suffix(".saving").write_text(json.dumps({**facts, "record": record}, indent=1))
-    os.replace(document.with_suffix(".saving"), document)
+    with replacing(document) as partial:
+        partial.write_text(json.dumps({**facts, "record": record}, indent=1))
 
 
 def load(world: Path, name: str, spec: DatasetSpec, device: str = "cpu") -> Baseline:

@@ -154,8 +154,7 @@ class Dataset:
     @staticmethod
     def from_trajectories(spec: DatasetSpec, trajectories: Trajectories) -> Dataset:
         """Rollouts without their padding."""
-        rows = np.arange(trajectories.horizon + 1) <= trajectories.lengths[:, None]  # (N, L+1)
-        steps = trajectories.mask
+        rows, steps = trajectories.state_mask, trajectories.mask
         offsets = np.zeros(len(trajectories) + 1, np.int64)
         np.cumsum(trajectories.lengths, out=offsets[1:])
         arrays = (trajectories.observations[rows].astype(np.float32, copy=False),

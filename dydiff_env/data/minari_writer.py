@@ -20,7 +20,7 @@ from minari.serialization import serialize_space
 from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.publish import publish
 
 
@@ -48,8 +48,7 @@ class MinariWriter:
     def __init__(self, path: str | Path, spec: DatasetSpec, *, overwrite: bool = False, resume: bool = False,
                  resumable: bool = False, data_format: str = "hdf5") -> None:
         if data_format not in FORMATS:
-            raise DyDiffError(f"There is no data format {data_format!r}.", f"Use {' or '.join(FORMATS)}.",
-                              usage=True)
+            raise unknown("data format", data_format, FORMATS)
         self.data_format = data_format
         self.path, self.spec, self.resumable = Path(path), spec, resumable or resume
         self.partial = self.path.with_name(self.path.name + ".partial")

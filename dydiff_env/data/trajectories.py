@@ -43,6 +43,11 @@ class Trajectories:
         return np.asarray(np.arange(self.horizon)[None] < self.lengths[:, None])
 
     @property
+    def state_mask(self) -> np.ndarray:
+        """(N, L+1) bool, True where an observation is real: one more than there are steps."""
+        return np.asarray(np.arange(self.horizon + 1)[None] <= self.lengths[:, None])
+
+    @property
     def returns(self) -> np.ndarray:
         """(N,) undiscounted sum of rewards, r_ψ(τ) of Eq. 11 when the rewards come from the reward model."""
         return np.where(self.mask, self.rewards, 0.0).sum(1)

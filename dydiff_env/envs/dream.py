@@ -14,7 +14,7 @@ from dydiff_env.envs.dreams import Dreams
 from dydiff_env.envs.interface import flat_actions, flat_starts, structured
 from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
 from dydiff_env.envs.worlds import find_world
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies import as_policy
 from dydiff_env.world.world import World
 
@@ -176,5 +176,5 @@ def check_start(start: str) -> Literal["dataset", "initial"]:
     """
     if start == "dataset" or start == "initial":
         return start  # type: ignore[return-value]
-    raise DyDiffError(f"start is {start!r}.", 'Use "dataset" or "initial".', usage=True)
+    raise unknown("kind of start", start, ("dataset", "initial"))
 

@@ -122,8 +122,8 @@ def refuse_draws(policy: Policy, world: World, name: str = "This policy") -> Non
 def legal(simulator: Simulator, rollouts: Trajectories) -> float:
     """The share of rollouts that stay out of the maze's walls (Fig. 9)."""
     columns = position_columns(simulator.spec.observation_space)
-    inside = np.arange(rollouts.observations.shape[1]) <= rollouts.lengths[:, None]
-    return float(free_of_walls(rollouts.observations[..., columns], inside, simulator.base.maze).mean())
+    positions = rollouts.observations[..., columns]
+    return float(free_of_walls(positions, rollouts.state_mask, simulator.base.maze).mean())
 
 
 def spread(

@@ -18,7 +18,7 @@ from dydiff_env.data.minari_writer import (
     register,
     registered_folder,
 )
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.estimate import dream_seconds
@@ -116,7 +116,7 @@ def export(
     if workers < 1:
         raise DyDiffError(f"--workers is {workers}.", "Give 1 or more.", usage=True)
     if data_format not in FORMATS:
-        raise DyDiffError(f"--format is {data_format!r}.", f"Use {' or '.join(FORMATS)}.", usage=True)
+        raise unknown("data format", data_format, FORMATS)
     if engine not in ("local", "ray") or (address is not None and engine != "ray"):
         raise DyDiffError(
             f"--engine is {engine!r}{', with an --address' if address else ''}.",

@@ -109,8 +109,7 @@ def select(
 
 def finite_rows(rollouts: Trajectories) -> np.ndarray:
     """(N,) bool, True where every observation, action and reward of the row is a finite number."""
-    mask = rollouts.mask
-    states = np.concatenate([np.ones((len(mask), 1), bool), mask], 1)
+    mask, states = rollouts.mask, rollouts.state_mask
     return (
         (np.isfinite(rollouts.observations).all(-1) | ~states).all(1)
         & (np.isfinite(rollouts.actions).all(-1) | ~mask).all(1)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.synthesis.filters import check_temperature, find_filter, finite_rows, kept_count, select
 from dydiff_env.synthesis.methods import Synthesizer, get_method
 
@@ -74,7 +74,7 @@ class RoundOptions:
             if getattr(self, name) < low:
                 raise DyDiffError(f"--{name} is {getattr(self, name)}.", f"Give {low} or more.", usage=True)
         if self.start not in ("dataset", "initial"):
-            raise DyDiffError(f"--start is {self.start!r}.", "Use dataset or initial.", usage=True)
+            raise unknown("kind of start", self.start, ("dataset", "initial"))
         if kept_count(self.keep, self.batch) == 0:
             raise DyDiffError(
                 f"--keep {self.keep} of --batch {self.batch} keeps nothing.", "Raise either.", usage=True

@@ -18,6 +18,7 @@ from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.products import fast_products
+from dydiff_env.progress import summary_writer
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denoiser, roll_out_anchors
 from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
@@ -168,10 +169,4 @@ def tensorboard_log(folder: str | Path | None) -> Callable[[str, float, int], No
     Raises:
         DyDiffError: without TensorBoard.
     """
-    if folder is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'") from error
-    return SummaryWriter(str(folder), flush_secs=5).add_scalar
+    return None if folder is None else summary_writer()(str(folder), flush_secs=5).add_scalar

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
+from dydiff_env.publish import replacing
 from dydiff_env.world.parallel import processes
 
 
@@ -58,13 +58,6 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return (
         config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
     )
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -188,11 +181,13 @@ def train(
             # A resumed run restarts the running mean of the curve, never the weights: save only at its boundaries.
             due = peers.main and time.monotonic() - saved > checkpoint_seconds
             if checkpoint is not None and running is None and due:
-                save_checkpoint(checkpoint, snapshot())
+                with replacing(checkpoint) as partial:
+                    torch.save(snapshot(), partial)
                 saved = time.monotonic()
     state["done"] = True
     if checkpoint is not None and peers.main:
-        save_checkpoint(checkpoint, snapshot())
+        with replacing(checkpoint) as partial:
+            torch.save(snapshot(), partial)
     if kept is not module:
         module.load_state_dict(kept.state_dict())
     module.to(device).eval()

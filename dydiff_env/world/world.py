@@ -17,7 +17,7 @@ from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.minari_io import Source
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world import storage
 from dydiff_env.world.denoiser import Condition
@@ -127,9 +127,7 @@ class World:
         """Draw start states (n, O), environment units: from anywhere in the data, or from the starts of episodes."""
         bank = {"dataset": self.start_bank, "initial": self.initial_bank}.get(kind)
         if bank is None:
-            raise DyDiffError(
-                f"There are no {kind!r} start states.", 'Use "dataset" or "initial".', usage=True
-            )
+            raise unknown("kind of start", kind, ("dataset", "initial"))
         rng = np.random.default_rng(seed)
         return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.publish import replacing
 
 
 def report(
@@ -56,9 +56,7 @@ def report(
     found = find_sources(sources)
     headlines, sections = all_sections(found, Dreaming(policy, starts, trust, seed, device))
     names = ", ".join(labels([Path(source) for source in dict.fromkeys(sources)]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(render(f"dydiff-env report: {names}", headlines, sections), encoding="utf-8")
-    os.replace(partial, out)
+    with replacing(out) as partial:
+        partial.write_text(render(f"dydiff-env report: {names}", headlines, sections), encoding="utf-8")
     counts = {name: len(paths) for name, paths in vars(found).items()}
     return {"out": str(out), "megabytes": round(out.stat().st_size / 1e6, 1), **counts}

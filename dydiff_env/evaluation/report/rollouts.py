@@ -96,8 +96,7 @@ def refinement_chart(
         free = np.ones(starts, bool)
         said = [f"M = {m}" if m else "M = 0, the single-step rollout"]
         if plane.maze is not None:
-            real_rows = np.concatenate([np.ones((starts, 1), bool), dream.mask], 1)
-            free = free_of_walls(plane.points(dream.observations), real_rows, plane.maze)
+            free = free_of_walls(plane.points(dream.observations), dream.state_mask, plane.maze)
             said.append(f"{free.sum()} of {starts} stay out of the walls")
         else:
             said.append(f"{(~dream.terminations).sum()} of {starts} alive at the end")
