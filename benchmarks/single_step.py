@@ -1,10 +1,13 @@
-"""What waves and hard examples give the single-step model: ensembles trained with and without them, otherwise alike.
+"""What the single-step model has from each thing that is done for it: ensembles trained with and without, otherwise alike.
 
-    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--steps 8000] [--members 4] [--starts 256] \
-        [--out benchmarks/results/NAME.json]
+    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight] [--steps 8000] [--members 4] \
+        [--starts 256] [--returns policies.json] [--out benchmarks/results/NAME.json]
 
+``--vary sight``: waves and hard examples. ``--vary training``: a high learning rate with a short memory of squares, and rollouts.
 Each is put into WORLD, whose other models stay, and asked for single-step dreams (M = 0): their squared error against the
-simulator, and in a maze the share that stays out of the walls. Held out: squared error in units of the change's variance.
+simulator, and in a maze the share that stays out of the walls. Held out: squared error in units of the change's variance, along the
+preset's rollouts. With ``--returns`` (what `make_policies.py` wrote), whole episodes of all its policies are dreamt as well: how well
+these rank them, and how far the returns are off, as a share of the real range.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +26,40 @@ from dydiff_env import World, load_policy
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.evaluation.fidelity import common_starts, errors, legal
+from dydiff_env.evaluation.ope import agreement, dream_returns
+from dydiff_env.evaluation.scores import Episodes
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.products import fast_products
 from dydiff_env.world.fit_single_step import fit_dynamics
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import FAST
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {"frequencies": (), "hard": 0.0},
-    "hard examples": {"frequencies": (), "hard": 0.5},
-    "waves": {"frequencies": FAST.dynamics.frequencies, "hard": 0.0},
-    "both": {"frequencies": FAST.dynamics.frequencies, "hard": 0.5},
+SLOW: dict[str, Any] = {"learning_rate": 2e-3, "beta2": 0.999}
+VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # changes of the model and of its training
+    "sight": {
+        "plain": ({"frequencies": (), "hard": 0.0}, {}),
+        "hard examples": ({"frequencies": ()}, {}),
+        "waves": ({"hard": 0.0}, {}),
+        "both": ({}, {}),
+    },
+    "training": {
+        "plain": ({"unrolled": 0.0}, SLOW),
+        "high rate": ({"unrolled": 0.0}, {}),
+        "rollouts": ({}, SLOW),
+        "both": ({}, {}),
+    },
 }
+
+
+def ranking(world: World, path: Path) -> dict[str, float]:
+    """How whole dreamt episodes agree with the real returns that a file tells."""
+    known = json.loads(path.read_text())["policies"]
+    real, dreamt = {}, {}
+    for name, row in known.items():
+        policy = load_policy(path.parent / row["file"], world.spec)
+        dreamt[name] = dream_returns(world, policy, 20, iterations=0)
+        real[name] = Episodes(np.array([row["return_mean"]]), np.array([row["length_mean"]]))
+    return asdict(agreement(dreamt, real))
 
 
 def main() -> None:
@@ -42,6 +67,8 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("--world", required=True)
     parser.add_argument("--policies", nargs="+", required=True)
+    parser.add_argument("--vary", choices=list(VARIANTS), default="sight")
+    parser.add_argument("--returns", type=Path)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--starts", type=int, default=256)
@@ -54,9 +81,9 @@ def main() -> None:
     policies = {Path(path).stem: load_policy(path, world.spec) for path in arguments.policies}
     real = {name: simulator.follow(policy, starts, world.horizon) for name, policy in policies.items()}
     found: dict[str, Any] = {}
-    for variant, changes in VARIANTS.items():
-        dynamics = replace(FAST.dynamics, members=arguments.members, elites=min(4, arguments.members), **changes)
-        training = replace(FAST.dynamics_training, steps=arguments.steps)
+    for variant, (of_model, of_training) in VARIANTS[arguments.vary].items():
+        dynamics = replace(FAST.dynamics, members=arguments.members, elites=min(4, arguments.members), **of_model)
+        training = replace(FAST.dynamics_training, steps=arguments.steps, **of_training)
         preset = replace(FAST, dynamics=dynamics, dynamics_training=training)
         with tempfile.TemporaryDirectory() as folder, fast_products(torch.device("cpu")):
             fitting = Fitting(data, preset, 0, Path(folder), torch.device("cpu"))
@@ -69,12 +96,15 @@ def main() -> None:
             row[name] = {"error": float((error * known).sum() / known.sum())}
             if simulator.maze:
                 row[name]["legal"] = legal(simulator, dreamt)
+        if arguments.returns:
+            row["returns"] = ranking(world, arguments.returns)
         found[variant] = row
         print(f"{variant}: {json.dumps(row)}", flush=True)
     if arguments.out:
         command = (
             f"python benchmarks/single_step.py {Path(arguments.dataset).name} --world WORLD --policies POLICY… "
-            f"--steps {arguments.steps} --members {arguments.members} --starts {arguments.starts}"
+            f"--vary {arguments.vary} --steps {arguments.steps} --members {arguments.members} --starts {arguments.starts}"
+            + (" --returns policies.json" if arguments.returns else "")
         )
         arguments.out.write_text(json.dumps({"command": command, "variants": found}, indent=1) + "\n")
 
