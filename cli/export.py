@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
-from dydiff_env.errors import DyDiffError
 
 DREAM, KEEP, OUTPUT = "Rollouts", "Filter", "Output and scale"
 
@@ -113,9 +112,10 @@ def export(
 ) -> None:
     """Write a policy's refined, filtered rollouts in a world as a Minari dataset."""
     with reporting(debug):
-        chosen = find_world(policy, world)
+        from dydiff_env.envs.worlds import world_folder
         from dydiff_env.synthesis.export import export as run
 
+        chosen = world_folder(policy, world)
         document = run(
             chosen,
             policy,
@@ -145,28 +145,3 @@ def export(
             progress=not as_json,
         )
         emit({**document, "world": str(chosen)}, as_json)
-
-
-def find_world(policy: str | None, world: Path | None = None) -> Path:
-    """The world folder to dream in: the given one, the one that is set up here, or the embedded one for an agent that it suits.
-
-    Raises:
-        DyDiffError: where there is none.
-    """
-    if world is not None:
-        return world
-    import dydiff_env.embedded as embedded
-    from dydiff_env.envs.worlds import trained, world_set_up
-
-    agent = trained(policy)
-    found = world_set_up(policy, agent)
-    if found is not None:
-        return found
-    if agent is not None and embedded.suits(agent.spec):
-        return embedded.WORLD
-    places = [f"{agent.world} (named in the checkpoint)"] if agent is not None and agent.world else []
-    raise DyDiffError(
-        f"No world found: looked at {', '.join([*places, '$DYDIFF_ENV_WORLD', './world'])}.",
-        "Give --world WORLD; `dydiff-env fit` makes one.",
-        usage=True,
-    )

@@ -40,6 +40,28 @@ def find_world(world: World | str | Path | None, device: str = "cpu", policy: ob
     return World.load(world, device=device)
 
 
+def world_folder(policy: str | None, world: Path | None = None) -> Path:
+    """The world folder to dream in: the given one, the one that is set up here, or the embedded one for an agent that it suits.
+
+    Raises:
+        DyDiffError: where there is none.
+    """
+    if world is not None:
+        return world
+    agent = trained(policy)
+    found = world_set_up(policy, agent)
+    if found is not None:
+        return found
+    if agent is not None and embedded.suits(agent.spec):
+        return embedded.WORLD
+    places = [f"{agent.world} (named in the checkpoint)"] if agent is not None and agent.world else []
+    raise DyDiffError(
+        f"No world found: looked at {', '.join([*places, '$DYDIFF_ENV_WORLD', './world'])}.",
+        "Give --world WORLD; `dydiff-env fit` makes one.",
+        usage=True,
+    )
+
+
 def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
     """The embedded world for the policy called ``demo``; else the one a checkpoint names, ``$DYDIFF_ENV_WORLD`` or ``./world``.
 
