@@ -19,7 +19,7 @@ from gymnasium.utils.env_checker import check_env
 
 from dydiff_env import embedded, load_policy
 from dydiff_env.agents import BC
-from dydiff_env.envs.worlds import find_world
+from dydiff_env.envs.worlds import find_world, world_folder
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
 
@@ -133,11 +133,9 @@ def test_an_sb3_agent_of_a_dict_space_is_a_policy() -> None:
 
 
 def test_a_folder_called_demo_does_not_hide_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dydiff_env.cli.export import find_world
-
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()  # `dydiff-env demo` leaves one
-    assert find_world("demo") == embedded.WORLD
+    assert world_folder("demo") == embedded.WORLD
     assert as_policy("demo", embedded.spec()).kind == "td3bc"
 
 
