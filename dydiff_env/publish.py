@@ -1,4 +1,7 @@
-"""How finished work gets its name: by renaming, so that a kill leaves the old work or the new, never neither."""
+"""How finished work gets its name: by renaming, so that a kill leaves the old work or the new, never neither.
+
+Only work of the same kind is ever replaced: a folder that holds anything else is somebody's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,33 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dydiff_env.errors import DyDiffError
+
+WORLD = ("world.json",)  # of these files a folder of each kind has one
+DATASET = ("metadata.json", "data/metadata.json")
+
+
+def check_free(path: Path, overwrite: bool, kind: tuple[str, ...]) -> None:
+    """Make sure that a folder may be made at ``path``.
+
+    Args:
+        path: of the folder.
+        overwrite: whether it may take the place of another of its kind.
+        kind: WORLD or DATASET.
+
+    Raises:
+        DyDiffError: where something is there that is to stay.
+    """
+    if not path.name or path.name == "..":
+        raise DyDiffError(f"{path} is not a name for a new folder.", "Name one inside it.", usage=True)
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise DyDiffError(f"{path} exists.", "Choose another name, or replace it with --overwrite (overwrite=True).", usage=True)
+    if not path.is_dir() or (not any((path / file).is_file() for file in kind) and any(path.iterdir())):
+        thing = "world" if kind == WORLD else "dataset"
+        raise DyDiffError(f"{path} is there and is not a {thing}: it stays.", "Choose another name, or move it away.", usage=True)
 
 
 def publish(partial: Path, path: Path) -> None:

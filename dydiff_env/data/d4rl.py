@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 
-from dydiff_env.data.dataset import DatasetSpec, Episode
-from dydiff_env.data.minari_io import check_episode
+from dydiff_env.data.dataset import DatasetSpec, Episode, check_episode
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.simulator import describe
 from dydiff_env.errors import DyDiffError
@@ -85,7 +85,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
                     repeated += not stated and episode.terminated
                     if not len(episode.rewards):
                         continue
-                    check_episode(episode, index, file.name)
+                    check_episode(spec, episode, index, file.name)
                     terminated += episode.terminated
                     block.append(episode)
                     held += len(episode.rewards)
@@ -107,7 +107,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
 def episodes_of(data: h5py.File) -> Iterator[tuple[Episode, bool]]:
     """The episodes of an open D4RL file, each with whether the file holds its final state."""
     terminals = data["terminals"][()].astype(bool).reshape(-1)
-    timeouts = data["timeouts"][()].astype(bool).reshape(-1) if "timeouts" in data else np.zeros_like(terminals)
+    timeouts = data["timeouts"][()].astype(bool).reshape(-1) if "timeouts" in data else _breaks(data)
     ends = np.flatnonzero(terminals | timeouts) + 1
     if not len(ends) or ends[-1] != len(terminals):
         ends = np.append(ends, len(terminals))  # the file stops in the middle of an episode
@@ -125,6 +125,22 @@ def episodes_of(data: h5py.File) -> Iterator[tuple[Episode, bool]]:
             observations, final = observations[:-1], observations[-1:]
             actions, rewards = actions[:-1], rewards[:-1]
         yield Episode(np.concatenate([observations, final]), actions, rewards, terminated), stated
+
+
+def _breaks(data: h5py.File) -> np.ndarray:
+    """Where a file that says nothing of time-outs has one: the step led elsewhere than the next one begins, (T,) bool."""
+    count = len(data["rewards"])
+    found = np.zeros(count, bool)
+    if "next_observations" not in data:
+        warnings.warn(f"{Path(data.filename).name} has neither timeouts nor next_observations: episodes are taken to end in terminal "
+                      "states alone.", stacklevel=2)
+        return found
+    apart = np.maximum(1e-3 * data["observations"][:BLOCK].std(0), 1e-6)
+    for start in range(0, count - 1, BLOCK):
+        stop = min(start + BLOCK, count - 1)
+        gap = data["next_observations"][start:stop] - data["observations"][start + 1:stop + 1]
+        found[start:stop] = (np.abs(gap) > apart).any(-1)
+    return found
 
 
 def _check_layout(data: h5py.File, file: Path) -> None:
@@ -150,6 +166,8 @@ def _spec(data: h5py.File, file: Path, env: str | None, dataset_id: str, low: fl
     states, actions = data["observations"].shape[1], data["actions"].shape[1]
     if env is None:
         bound = max(1.0, float(np.abs(data["actions"][()]).max()))
+        warnings.warn(f"{file.name} does not say what its actions' bounds are: -{bound:g} to {bound:g} is assumed. An environment "
+                      "(--env) would say.", stacklevel=2)
         return DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (states,), np.float32),
                            gym.spaces.Box(-bound, bound, (actions,), np.float32), None, dataset_id,
                            ref_min_score=low, ref_max_score=high)

@@ -35,7 +35,7 @@ class Transitions(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One episode of L steps."""
+    """One episode of L steps: every step has an action and a reward, and the last one too has led to a state."""
 
     observations: np.ndarray  # (L+1, O) float32
     actions: np.ndarray  # (L, A) float32
@@ -114,6 +114,34 @@ class DatasetSpec:
                               "The file is damaged; make or copy it again.") from error
 
 
+def check_episode(spec: DatasetSpec, episode: Episode, index: int, name: str) -> None:
+    """Refuse numbers no model can learn from.
+
+    Args:
+        spec: what they should be.
+        episode: of the dataset.
+        index: its number.
+        name: of the dataset.
+
+    Raises:
+        DyDiffError: naming the episode and the field.
+    """
+    steps = len(episode.rewards)
+    wanted = {"observations": (steps + 1, spec.observation_size), "actions": (steps, spec.action_size), "rewards": (steps,)}
+    shapes = {field: np.shape(getattr(episode, field)) for field in wanted}
+    if shapes != wanted or np.ndim(episode.terminated):
+        found = ", ".join(f"{field} {shape}" for field, shape in {**shapes, "terminated": np.shape(episode.terminated)}.items())
+        raise DyDiffError(f"{name}: episode {index} has {found}.",
+                          f"An episode of L steps has observations (L+1, {spec.observation_size}), actions (L, {spec.action_size}), "
+                          "rewards (L,) and one bool, terminated.")
+    for field in wanted:
+        values = np.asarray(getattr(episode, field))
+        if not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise DyDiffError(f"{name}: episode {index} has a NaN or infinite number in {field}, row {row}.",
+                              "Collect it again, or leave it out; World.fit takes what MinariDataset.filter_episodes leaves.")
+
+
 ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
 """The arrays of a Dataset, in the order it takes them."""
 
@@ -141,7 +169,15 @@ class Dataset:
 
     @staticmethod
     def from_episodes(spec: DatasetSpec, episodes: Sequence[Episode]) -> Dataset:
-        """Episodes, each of at least one step, put one after another."""
+        """Episodes, each of at least one step, put one after another.
+
+        Raises:
+            DyDiffError: where there are none, or one of them has a wrong shape or a number that is not finite.
+        """
+        if not len(episodes):
+            raise DyDiffError(f"{spec.dataset_id} has no episodes.", "Give at least one.")
+        for index, episode in enumerate(episodes):
+            check_episode(spec, episode, index, spec.dataset_id)
         offsets = np.zeros(len(episodes) + 1, np.int64)
         np.cumsum([len(episode.rewards) for episode in episodes], out=offsets[1:])
         arrays = (

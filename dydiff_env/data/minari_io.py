@@ -16,7 +16,7 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.serialization import deserialize_space
 
 from dydiff_env.data.cache import cache_entry, read_entry, write_entry
-from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode, check_episode
 from dydiff_env.data.flattening import check_spaces, flatten_batch
 from dydiff_env.data.minari_writer import (
     MinariWriter,
@@ -102,18 +102,18 @@ def _read(folder: Path, only: Iterable[int] | None = None) -> Dataset:
     check_spaces(observation_space, action_space, name)
     parts = []
     try:
+        low, high = (None if metadata.get(key) is None else float(metadata[key])
+                     for key in ("ref_min_score", "ref_max_score"))
+        spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name,
+                           ref_min_score=low, ref_max_score=high)
         if only is None and metadata.get("data_format", "hdf5") == "hdf5":
             episodes = _hdf5_episodes(folder, metadata, observation_space, action_space)
         else:
             episodes = _minari_episodes(folder, only, observation_space, action_space)
         for index, episode in episodes:
             if len(episode.rewards):
-                check_episode(episode, index, name)
+                check_episode(spec, episode, index, name)
                 parts.append(episode)
-        low, high = (None if metadata.get(key) is None else float(metadata[key])
-                     for key in ("ref_min_score", "ref_max_score"))
-        spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name,
-                           ref_min_score=low, ref_max_score=high)
     except DyDiffError:
         raise
     except Exception as error:
@@ -157,24 +157,6 @@ def _spaces(metadata: dict[str, Any], name: str) -> tuple[gym.Space, gym.Space]:
     except (DyDiffError, KeyError) as error:
         raise DyDiffError(f"{name} stores no spaces, and its environment cannot be made: {error}",
                           "Install the package its environment comes from.") from error
-
-
-def check_episode(episode: Episode, index: int, name: str) -> None:
-    """Refuse numbers no model can learn from.
-
-    Raises:
-        DyDiffError: naming the episode and the field.
-    """
-    for field in ("observations", "actions", "rewards"):
-        values = getattr(episode, field)
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise DyDiffError(f"{name}: episode {index} has a NaN or infinite number in {field}, row {row}.",
-                              "Collect it again, or leave it out; World.fit takes what MinariDataset.filter_episodes leaves.")
-    if len(episode.observations) != len(episode.rewards) + 1 or len(episode.actions) != len(episode.rewards):
-        raise DyDiffError(f"{name}: episode {index} has {len(episode.observations)} observations, "
-                          f"{len(episode.actions)} actions and {len(episode.rewards)} rewards.",
-                          "An episode of L steps has L+1 observations; write the dataset again.")
 
 
 Numbered = Iterator[tuple[int, Episode]]

@@ -21,7 +21,7 @@ from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
-from dydiff_env.publish import publish
+from dydiff_env.publish import DATASET, check_free, publish
 
 
 class MinariWriter:
@@ -53,8 +53,7 @@ class MinariWriter:
         self.path, self.spec, self.resumable = Path(path), spec, resumable or resume
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_dataset_id(spec.dataset_id)
-        if self.path.exists() and not overwrite:
-            raise DyDiffError(f"{self.path} exists.", "Choose another name, or replace it with --overwrite.")
+        check_free(self.path, overwrite, DATASET)
         if self.partial.exists() and not resume:
             if not overwrite:
                 raise DyDiffError(f"{self.partial} is there: an unfinished run, or one still going.",

@@ -13,10 +13,10 @@ import numpy as np
 
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.flattening import same_but_for_precision
-from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.minari_io import load_dataset, resolve_dataset
 from dydiff_env.data.minari_writer import MinariWriter, check_unused, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
-from dydiff_env.publish import publish
+from dydiff_env.publish import DATASET, check_free, publish
 from dydiff_env.synthesis.lock import sole_writer
 
 
@@ -49,15 +49,18 @@ def mix(
     out = Path(out)
     if dataset_id is not None:
         check_unused(dataset_id, overwrite)
-    if out.exists() and not overwrite:
-        raise DyDiffError(f"{out} exists.", "Choose another name, or replace it with --overwrite.")
+    check_free(out, overwrite, DATASET)
     kinds = ["real"] * len(real) + ["synthetic"] * len(synthetic)
-    datasets = [load_dataset(source) for source in (*real, *synthetic)]
+    sources = (*real, *synthetic)
+    folders = {resolve_dataset(source).resolve() for source in sources if not isinstance(source, Dataset)}
+    if folders & {out.resolve(), out.resolve() / "data"}:
+        raise DyDiffError(f"{out} is one of the datasets to mix.", "Choose another --out.", usage=True)
+    datasets = [load_dataset(source) for source in sources]
     if not datasets:
         raise DyDiffError("There is nothing to mix.", "Give --real and --synthetic datasets.", usage=True)
     _check_spaces(datasets)
     total = sum(dataset.transitions for dataset in datasets)
-    sources = [
+    named = [
         {
             "dataset_id": dataset.spec.dataset_id,
             "fingerprint": dataset.spec.fingerprint,
@@ -76,7 +79,7 @@ def mix(
                     writer.append(dataset)
                 writer.publish(
                     description="Real and synthetic episodes; infos/source tells them apart.",
-                    provenance={"kind": "mix", "sources": sources},
+                    provenance={"kind": "mix", "sources": named},
                 )
             _note_sources(staged / "main_data.hdf5", [len(dataset) for dataset in datasets])
             publish(staged, out)
@@ -84,7 +87,7 @@ def mix(
             shutil.rmtree(staged, ignore_errors=True)
     if dataset_id is not None:
         register(out, dataset_id, overwrite=overwrite)
-    return {"trajectories": writer.trajectories, "transitions": total, "sources": sources, "out": str(out)}
+    return {"trajectories": writer.trajectories, "transitions": total, "sources": named, "out": str(out)}
 
 
 def _check_spaces(datasets: Sequence[Dataset]) -> None:

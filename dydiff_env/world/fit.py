@@ -19,6 +19,7 @@ from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.products import fast_products
 from dydiff_env.progress import summary_writer
+from dydiff_env.publish import WORLD, check_free
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denoiser, roll_out_anchors
 from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
@@ -71,8 +72,7 @@ def fit(
             peers.wait()
             return world
     target = Path(out)
-    if target.exists() and not overwrite:
-        raise DyDiffError(f"{target} exists.", "Choose another --out, or pass --overwrite.", usage=True)
+    check_free(target, overwrite, WORLD)
     folder = target.with_name(target.name + ".partial")
     claim(folder, peers, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
     world = fit_world(Fitting(data, settings, seed, folder, *how))

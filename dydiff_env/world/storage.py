@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dydiff_env.errors import DyDiffError
-from dydiff_env.publish import publish
+from dydiff_env.publish import WORLD, check_free, publish
 
 SCHEMA = 2
 """Raised whenever older folders can no longer be read."""
@@ -30,10 +30,7 @@ def write(path: Path, document: dict[str, Any], tensors: dict[str, Tensor], over
     Raises:
         DyDiffError: where it exists and ``overwrite`` is False.
     """
-    if path.exists() and not overwrite:
-        raise DyDiffError(
-            f"{path} exists.", "Choose another folder, or pass overwrite=True (--overwrite).", usage=True
-        )
+    check_free(path, overwrite, WORLD)
     partial = path.with_name(path.name + ".saving")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,0 +1,36 @@
+"""Episodes of one's own: what is taken, and what is refused."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.errors import DyDiffError
+
+SPEC = DatasetSpec(gym.spaces.Box(-9, 9, (3,)), gym.spaces.Box(-1, 1, (2,)), dataset_id="tests/own-v0")
+
+
+def steps(count: int, **changes: np.ndarray) -> Episode:
+    made = Episode(np.zeros((count + 1, 3)), np.zeros((count, 2)), np.zeros(count), False)
+    return made._replace(**changes)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"observations": np.zeros((6, 3))}, r"episode 1 has observations \(6, 3\)"),
+    ({"observations": np.zeros((4, 3))}, r"episode 1 has observations \(4, 3\)"),
+    ({"actions": np.zeros(4)}, r"actions \(4,\)"),
+    ({"rewards": np.zeros((4, 1))}, r"rewards \(4, 1\)"),
+    ({"terminated": np.zeros(4, bool)}, r"terminated \(4,\)"),
+    ({"rewards": np.array([0, 0, np.inf, 0])}, "episode 1 has a NaN or infinite number in rewards, row 2"),
+    ({"observations": np.full((5, 3), np.nan)}, "in observations, row 0"),
+])  # fmt: skip
+def test_episodes_that_cannot_be_are_refused_where_they_are(wrong: dict[str, np.ndarray], words: str) -> None:
+    with pytest.raises(DyDiffError, match=words):
+        Dataset.from_episodes(SPEC, [steps(2), steps(4, **wrong), steps(3)])
+
+
+def test_no_episodes_are_no_dataset() -> None:
+    with pytest.raises(DyDiffError, match="has no episodes"):
+        Dataset.from_episodes(SPEC, [])

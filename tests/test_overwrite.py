@@ -1,0 +1,63 @@
+"""`--overwrite` takes the place of its own kind, and of nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.errors import DyDiffError
+from dydiff_env.synthesis.export import export
+from dydiff_env.synthesis.mix import mix
+from dydiff_env.world.world import World
+
+FEW: dict[str, Any] = {"batch": 4, "horizon": 2, "iterations": 0}
+
+
+def test_somebodys_folder_stays(tiny_world: World, hopper_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("precious")
+    for write in (
+        lambda: export(tiny_world, "random", folder, overwrite=True, **FEW),
+        lambda: mix([hopper_folder], [], folder, overwrite=True),
+        lambda: tiny_world.save(folder, overwrite=True),
+        lambda: World.fit(hopper_folder, preset="tiny", out=folder, overwrite=True),
+    ):
+        with pytest.raises(DyDiffError, match="it stays"):
+            write()
+    assert (folder / "thesis.txt").read_text() == "precious"
+    file = tmp_path / "notes"
+    file.write_text("too")
+    with pytest.raises(DyDiffError, match="it stays"):
+        export(tiny_world, "random", file, overwrite=True, **FEW)
+    assert file.read_text() == "too"
+
+
+def test_an_input_stays(tiny_world_path: Path, hopper_folder: Path, tmp_path: Path) -> None:
+    world, log = shutil.copytree(tiny_world_path, tmp_path / "world"), shutil.copytree(hopper_folder, tmp_path / "log")
+    with pytest.raises(DyDiffError, match="is not a dataset: it stays"):
+        export(world, "random", world, overwrite=True, **FEW)
+    with pytest.raises(DyDiffError, match="is not a world: it stays"):
+        World.fit(log, preset="tiny", out=log, overwrite=True)
+    with pytest.raises(DyDiffError, match="one of the datasets to mix"):
+        mix([log], [], log, overwrite=True)
+    World.load(world)
+    assert load_dataset(log).transitions == load_dataset(hopper_folder).transitions
+
+
+def test_its_own_kind_and_an_empty_folder_are_replaced(tiny_world: World, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export(tiny_world, "random", tmp_path / "out", overwrite=True, **FEW)
+    export(tiny_world, "random", tmp_path / "out", overwrite=True, **FEW)
+    with pytest.raises(DyDiffError, match="exists"):
+        export(tiny_world, "random", tmp_path / "out", **FEW)
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_no_name_is_no_folder(tiny_world: World, name: str) -> None:
+    with pytest.raises(DyDiffError, match="not a name"):
+        tiny_world.save(name, overwrite=True)
