@@ -64,7 +64,7 @@ class Preset:
     )
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=32_000, batch=256, learning_rate=4e-3, beta2=0.98, weight_decay=1e-5, evaluate_every=1_000
+            steps=32_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
