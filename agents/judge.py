@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
-from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.synthesis.provenance import world_fingerprint
@@ -45,16 +44,9 @@ class Judge:
         no longer than 1 000 steps.
 
         Raises:
-            DyDiffError: where the world's observations or actions are of another size.
+            DyDiffError: where the world's spaces are others.
         """
-        for what in ("observation", "action"):
-            theirs, ours = (getattr(spec, f"{what}_size") for spec in (world.spec, data.spec))
-            if theirs != ours:
-                raise DyDiffError(
-                    f"The world's {what}s have {theirs} numbers, the data's {ours}.",
-                    "Name a world that was fitted on such data.",
-                    usage=True,
-                )
+        check_same_spaces(data.spec, world.spec)
         limit = environment_spec(data.spec.env_spec).max_episode_steps if data.spec.env_spec else None
         return Judge(world, min(int(limit or data.lengths.max()), LONGEST))
 

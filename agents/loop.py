@@ -17,8 +17,8 @@ from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.synthetic_buffer import SyntheticBuffer
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
-from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import time_limit
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.publish import replacing
@@ -129,7 +129,7 @@ def loop(
     judge = Judge.of(world, dataset)
     check_ratio(config.real_ratio)
     if env is not None:
-        make_env(env).close()
+        time_limit(env)
     # What is wrong has been told by now; only then does an older loop make room.
     if not done:
         for name in ("agent.pt", "best.pt", "loop.json"):

@@ -21,10 +21,10 @@ from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
+from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import environment_of
+from dydiff_env.evaluation.scores import environment_of, time_limit
 from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.world.world import World
 
@@ -73,10 +73,12 @@ class Run:
         """
         cls, data = agent_class(self.algorithm), load_dataset(self.dataset)
         synthetic = [load_dataset(path) for path in self.synthetic]
+        for one in synthetic:
+            check_same_spaces(data.spec, one.spec)
         replay = Replay(data, synthetic, real_ratio=self.real_ratio, device=self.device)
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
-            make_env(env).close()  # a wrong name is told now, not at the first evaluation
+            time_limit(env)  # told now, not at the first evaluation
         if self.tensorboard is not None:
             summary_writer()  # told before an older run makes room
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ TABLES = {  # which columns of a result's lists a person sees
     "rounds": ("round", "updates", "synthetic_rows", "dream_return", "return_mean", "normalized_score"),
     "sources": ("dataset_id", "kind", "share"),
 }
+FULL = "The disk may be full: free some and run the same command again; what is finished is kept where --resume or `fit` finds it."
 running: ContextVar[str] = ContextVar("running", default="")  # the command that was called
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
@@ -49,6 +51,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def unwritten(error: RuntimeError) -> bool:
+    """Whether torch could not write a file; it does not say why."""
+    return "inline_container" in str(error) or "PytorchStreamWriter" in str(error)
+
+
 @contextmanager
 def reporting(debug: bool) -> Iterator[None]:
     """Turn a DyDiffError into one line, its fix and an exit code: 1 failed, 2 wrong usage.
@@ -57,13 +64,16 @@ def reporting(debug: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (DyDiffError, OSError) as error:
-        if debug:
+    except (DyDiffError, OSError, RuntimeError) as error:
+        if debug or (isinstance(error, RuntimeError) and not isinstance(error, DyDiffError) and not unwritten(error)):
             raise
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             where = f": {error.filename}" if error.filename else ""
-            error = DyDiffError(f"{reason}{where}.", "Run again with --debug to see where.")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            error = DyDiffError(f"{reason}{where}.", FULL if full else "Run again with --debug to see where.")
+        elif not isinstance(error, DyDiffError):
+            error = DyDiffError("A file could not be written to its end.", FULL)
         log.print(f"[bold red]error:[/] {escape(error.problem)}", highlight=False, soft_wrap=True)
         if error.fix:
             log.print(f"[bold]fix:[/] {escape(error.fix)}", highlight=False, soft_wrap=True)

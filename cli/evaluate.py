@@ -13,6 +13,8 @@ from dydiff_env.cli.common import Debug, Device, Json, Seed, console, emit, pick
 from dydiff_env.errors import DyDiffError
 
 if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
     from dydiff_env.data.dataset import DatasetSpec
     from dydiff_env.evaluation.scores import Episodes
 
@@ -53,7 +55,7 @@ def evaluate(
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
         from dydiff_env.evaluation.ope import rank
         from dydiff_env.evaluation.picture import picture
-        from dydiff_env.evaluation.scores import environment_of, evaluate_returns
+        from dydiff_env.evaluation.scores import environment_of, evaluate_returns, time_limit
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
@@ -66,6 +68,13 @@ def evaluate(
             name: load_policy(name, spec, trust=trust, vecnormalize=vecnormalize, device=str(target))
             for name in policy
         }
+        where: str | EnvSpec | None = None
+        if env or not dreams:
+            own = environment_of(spec) if spec.env_spec else None
+            # The data's own environment is made as it was there, its options included.
+            where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
+            limit = time_limit(where)
+            horizon = limit if horizon is None else horizon
         dreamt: dict[str, Episodes] | None = None
         real: dict[str, Episodes] | None = None
         if dreams:
@@ -78,10 +87,7 @@ def evaluate(
                 deterministic=deterministic,
                 seed=seed,
             )
-        if env or not dreams:
-            own = environment_of(spec) if spec.env_spec else None
-            # The data's own environment is made as it was there, its options included.
-            where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
+        if where is not None:
             real = {
                 name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic)
                 for name, one in policies.items()

@@ -156,10 +156,10 @@ def test_a_loop_keeps_its_best_round(hopper_dataset, tiny_world, tmp_path):
 
 
 def test_a_world_of_other_sizes_is_refused(hopper_dataset, hopper_folder, tmp_path):
-    with pytest.raises(DyDiffError, match="observations have"):
+    with pytest.raises(DyDiffError, match="has the observation space"):
         Judge.of(World.load(embedded.WORLD), hopper_dataset)
     code, _, error = run("train", "bc", "--dataset", hopper_folder, "--world", embedded.WORLD, "--out", tmp_path / "a.pt")
-    assert code == 2 and "observations have" in error and not list(tmp_path.iterdir())
+    assert code == 2 and "has the observation space" in error and not list(tmp_path.iterdir())
 
 
 def test_without_an_environments_limit_a_dream_lasts_as_long_as_the_longest_episode(hopper_dataset, tiny_world):

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces.utils import flatdim
 from minari.serialization import deserialize_space, serialize_space
 
-from dydiff_env.data.flattening import canonical, check_spaces
+from dydiff_env.data.flattening import canonical, check_spaces, same_but_for_precision
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 
@@ -112,6 +112,19 @@ class DatasetSpec:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             raise DyDiffError(f"The description of the data cannot be read: {reason}.",
                               "The file is damaged; make or copy it again.") from error
+
+
+def check_same_spaces(first: DatasetSpec, other: DatasetSpec) -> None:
+    """Make sure that two logs are of one environment, in whatever precision.
+
+    Raises:
+        DyDiffError: naming the space that differs.
+    """
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(first, name), getattr(other, name)
+        if not same_but_for_precision(theirs, ours):
+            raise DyDiffError(f"{other.dataset_id} has the {name.replace('_', ' ')} {theirs}, but {first.dataset_id} has {ours}.",
+                              "Use data of one environment.", usage=True)
 
 
 def check_episode(spec: DatasetSpec, episode: Episode, index: int, name: str) -> None:

@@ -82,7 +82,7 @@ def resolve_dataset(source: str | Path) -> Path:
                           "Give the folder that holds metadata.json, or a Minari id.")
     if folder.is_file():
         raise DyDiffError(f"{folder} is a file; a Minari dataset is a folder.",
-                          "Legacy D4RL files are turned into one by `dydiff-env import-d4rl`.")
+                          "`dydiff-env import-d4rl` makes one of a D4RL file; docs/your-own-dataset.md says how to make one of a table.")
     near = difflib.get_close_matches(str(source), _registered_ids(), n=3, cutoff=0.5)
     raise DyDiffError(f"No dataset {str(source)!r}: neither a folder nor a Minari id.",
                       f"Did you mean {', '.join(near)}?" if near else

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -91,13 +92,16 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
     if name.startswith(("PointMaze", "AntMaze", "Fetch", "Adroit", "FrankaKitchen")):
         _register_robotics(name)
     if isinstance(spec, str):
+        if ":" in spec and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # package.module:ID may lie where the command is run
         return spec
     if name not in gym.registry:
         raise DyDiffError(f"The environment {name[:80]!r} is not registered here.",
-                          "Import the package that registers it, or name it with --env package.module:ID.")
+                          "Import the package that registers it; a command takes --env package.module:ID, the working folder included.")
     found = copy.deepcopy(gym.registry[name])
     found.kwargs.update(spec.kwargs)
-    found.max_episode_steps = spec.max_episode_steps
+    if spec.max_episode_steps is not None:
+        found.max_episode_steps = spec.max_episode_steps
     return found
 
 

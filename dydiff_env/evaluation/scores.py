@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
-from dydiff_env.data.simulator import environment_spec, make_vec_env
+from dydiff_env.data.simulator import environment_spec, make_env, make_vec_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.policies.policy import Policy
@@ -58,6 +58,21 @@ def environment_of(spec: DatasetSpec) -> EnvSpec:
     return environment_spec(spec.env_spec)
 
 
+def time_limit(env: str | EnvSpec) -> int:
+    """How long an episode may be.
+
+    Raises:
+        DyDiffError: where the environment cannot be made, or has no limit.
+    """
+    with closing(make_env(env)) as made:
+        if made.spec is None or made.spec.max_episode_steps is None:
+            raise DyDiffError(
+                f"{_name(env)} has no time limit: an episode may never end.",
+                "Register it with max_episode_steps, under this or another id, and name that with --env.",
+            )
+        return made.spec.max_episode_steps
+
+
 def evaluate_returns(
     policy: Policy,
     env: str | EnvSpec,
@@ -85,14 +100,8 @@ def evaluate_returns(
     """
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
+    time_limit(env)  # or the wait would have no end
     vector = make_vec_env(env, num_envs)
-    made = vector.envs[0].spec
-    if made is None or made.max_episode_steps is None:
-        vector.close()
-        raise DyDiffError(
-            f"{_name(env)} has no time limit: an episode may never end.",
-            "Register it with max_episode_steps, or give its specification one.",
-        )
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         space = vector.single_observation_space

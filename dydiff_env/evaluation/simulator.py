@@ -46,7 +46,8 @@ class Simulator:
         self.mujoco: Any = base.point_env if self.maze else base
         if not hasattr(self.mujoco, "set_state") or not (self.maze or hasattr(base, "observation_structure")):
             raise DyDiffError(
-                f"The state of {base} cannot be set from an observation.", "Leave the simulator out."
+                f"The state of {base} cannot be set from an observation; those of MuJoCo tasks and PointMaze can.",
+                "Leave the simulator out (--no-simulator); `evaluate --world --env` compares returns.",
             )
         if self.maze and base.continuing_task and base.reset_target:
             base.continuing_task = False  # a world of such a maze dreams one goal (data/goals.py): end there, too

@@ -124,9 +124,10 @@ def _load_file(
             fingerprint=digest,
             world=checkpoint.get("world"),
         )
-        if spec is not None:
-            _same_sizes(loaded, spec)
-        return loaded
+        if spec is None:
+            return loaded
+        _same_sizes(loaded, spec)
+        return _bound(trained, spec, kind=loaded.kind, fingerprint=digest, world=loaded.world)
     if kind == "sb3":
         network = sb3.load(path, vecnormalize, device)
         loaded = BoundedPolicy(

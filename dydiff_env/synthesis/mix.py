@@ -11,8 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dydiff_env.data.dataset import Dataset
-from dydiff_env.data.flattening import same_but_for_precision
+from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.minari_io import load_dataset, resolve_dataset
 from dydiff_env.data.minari_writer import MinariWriter, check_unused, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
@@ -58,7 +57,8 @@ def mix(
     datasets = [load_dataset(source) for source in sources]
     if not datasets:
         raise DyDiffError("There is nothing to mix.", "Give --real and --synthetic datasets.", usage=True)
-    _check_spaces(datasets)
+    for dataset in datasets[1:]:
+        check_same_spaces(datasets[0].spec, dataset.spec)
     total = sum(dataset.transitions for dataset in datasets)
     named = [
         {
@@ -88,18 +88,6 @@ def mix(
     if dataset_id is not None:
         register(out, dataset_id, overwrite=overwrite)
     return {"trajectories": writer.trajectories, "transitions": total, "sources": named, "out": str(out)}
-
-
-def _check_spaces(datasets: Sequence[Dataset]) -> None:
-    first = datasets[0].spec
-    for dataset in datasets[1:]:
-        for name in ("observation_space", "action_space"):
-            if not same_but_for_precision(getattr(dataset.spec, name), getattr(first, name)):
-                raise DyDiffError(
-                    f"{dataset.spec.dataset_id} has the {name.replace('_', ' ')} {getattr(dataset.spec, name)}, "
-                    f"but {first.dataset_id} has {getattr(first, name)}.",
-                    "Mix datasets of one environment.",
-                )
 
 
 def _note_sources(path: Path, counts: Sequence[int]) -> None:
