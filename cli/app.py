@@ -108,7 +108,13 @@ class LazyGroup(TyperGroup):
         if name is None or stand_in is None:
             return name, stand_in, rest
         running.set(name)
-        return name, load(name), rest
+        return name, load(name), [_at_home(argument) for argument in rest]
+
+
+def _at_home(argument: str) -> str:
+    """The argument with a leading ~ spelled out, which shells leave alone in --out=~/x and in quotes."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return name + equals + os.path.expanduser(value)
 
 
 app = typer.Typer(

@@ -18,8 +18,8 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 from dydiff_env.synthesis.export import export
-from dydiff_env.synthesis.lock import sole_writer
 from dydiff_env.synthesis.rounds import RoundOptions, cut_uncertain
 
 SMALL: dict[str, Any] = {"horizon": 6, "batch": 10, "keep": 0.7, "iterations": 1}

@@ -73,6 +73,7 @@ def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
     if agent is not None and agent.world and (Path(agent.world) / "world.json").is_file():
         return Path(agent.world)
     named = os.environ.get("DYDIFF_ENV_WORLD")
+    named = os.path.expanduser(named) if named else None
     if named and not Path(named).is_dir():
         raise DyDiffError(
             f"$DYDIFF_ENV_WORLD is {named}, which is no folder.", "Set it to a world, name one, or unset it."

@@ -54,7 +54,7 @@ def load_policy(
     """
     if not isinstance(path_or_name, str | Path):
         return as_policy(path_or_name, _spec(spec, "An object in memory"))
-    text, path = str(path_or_name), Path(path_or_name)
+    text, path = str(path_or_name), Path(path_or_name).expanduser()
     if vecnormalize is not None and (not path.is_file() or file_kind(path) != "sb3"):
         raise DyDiffError(
             f"vecnormalize goes with a Stable-Baselines3 checkpoint, which {text} is not.",

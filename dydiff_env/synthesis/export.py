@@ -19,11 +19,11 @@ from dydiff_env.data.minari_writer import (
     registered_folder,
 )
 from dydiff_env.errors import DyDiffError, unknown
+from dydiff_env.lock import sole_writer
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count, share_kept
-from dydiff_env.synthesis.lock import sole_writer
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.provenance import (
     algorithm,

@@ -15,8 +15,8 @@ from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.minari_io import load_dataset, resolve_dataset
 from dydiff_env.data.minari_writer import MinariWriter, check_unused, dataset_id_for, register
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 from dydiff_env.publish import DATASET, check_free, publish
-from dydiff_env.synthesis.lock import sole_writer
 
 
 def mix(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,7 +121,8 @@ def in_order(
             if losses > LOSSES_BORNE:
                 raise DyDiffError(
                     f"A worker died {losses} times, last in or after round {waiting[0]}.",
-                    "Memory may be short: give fewer --workers or a smaller --batch, then --resume.",
+                    "Memory may be short: give fewer --workers or a smaller --batch, then --resume. A script of your own needs "
+                    "`if __name__ == \"__main__\":`, and a policy that lies in a file.",
                 ) from None
 
 
@@ -127,7 +131,8 @@ def _pool(sources: Sources, options: RoundOptions, indices: Sequence[int], worke
     pending: deque[Future[Round]] = deque()
     todo = iter(indices)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _prepare, (sources, threads)) as pool:
+    # By a file: handed over directly, what is larger than a pipe holds would keep this process waiting for a child that died at its start.
+    with _in_a_file(sources) as file, ProcessPoolExecutor(workers, context, _prepare, (file, threads)) as pool:
         try:
             for index in indices[: 2 * workers]:
                 pending.append(pool.submit(_run, options, index))
@@ -144,10 +149,25 @@ def _pool(sources: Sources, options: RoundOptions, indices: Sequence[int], worke
 _synthesizer: Synthesizer | None = None  # of this worker process, filled once by _prepare
 
 
-def _prepare(sources: Sources, threads: int) -> None:
+@contextmanager
+def _in_a_file(sources: Sources) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sources"
+        try:
+            file.write_bytes(pickle.dumps(sources))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise DyDiffError(
+                f"The policy cannot be sent to other processes ({str(error).splitlines()[0][:120]}).",
+                "Give one worker, or a policy that lies in a file.",
+                usage=True,
+            ) from error
+        yield str(file)
+
+
+def _prepare(file: str, threads: int) -> None:
     global _synthesizer
     torch.set_num_threads(threads)
-    _synthesizer = sources.open().synthesizer
+    _synthesizer = pickle.loads(Path(file).read_bytes()).open().synthesizer
 
 
 def _run(options: RoundOptions, index: int) -> Round:

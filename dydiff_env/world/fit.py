@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 from dydiff_env.products import fast_products
 from dydiff_env.progress import summary_writer
 from dydiff_env.publish import WORLD, check_free
@@ -60,7 +62,8 @@ def fit(
     (:mod:`dydiff_env.data.goals`).
 
     Raises:
-        DyDiffError: for a dataset that cannot be read, an existing ``out``, or a partial fit of other settings.
+        DyDiffError: for a dataset that cannot be read, an existing ``out``, a partial fit of other settings, or another process that is
+            fitting the same ``out``.
     """
     settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
     peers = processes(device)
@@ -74,11 +77,12 @@ def fit(
     target = Path(out)
     check_free(target, overwrite, WORLD)
     folder = target.with_name(target.name + ".partial")
-    claim(folder, peers, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
-    world = fit_world(Fitting(data, settings, seed, folder, *how))
-    if peers.main:
-        world.save(target, overwrite=overwrite)
-        shutil.rmtree(folder)
+    with sole_writer(target) if peers.main else nullcontext():
+        claim(folder, peers, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
+        world = fit_world(Fitting(data, settings, seed, folder, *how))
+        if peers.main:
+            world.save(target, overwrite=overwrite)
+            shutil.rmtree(folder)
     peers.wait()
     return world
 

@@ -60,6 +60,9 @@ class World:
     initial_bank: np.ndarray
     record: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"World({self.spec.dataset_id!r}, preset={self.preset.name!r}, horizon={self.horizon}, device={str(self.device)!r})"
+
     def __post_init__(self) -> None:
         self.models.eval().requires_grad_(False)
         self.models.dynamics.cache_elites()
@@ -279,7 +282,7 @@ class World:
             "preset": self.preset.to_dict(),
             "record": self.record,
         }
-        storage.write(Path(path), document, self.tensors(), overwrite)
+        storage.write(Path(path).expanduser(), document, self.tensors(), overwrite)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> World:
@@ -288,8 +291,9 @@ class World:
         Raises:
             DyDiffError: where the folder is missing, incomplete, damaged, or of another schema.
         """
-        with storage.readable(Path(path)):
-            document, tensors = storage.read(Path(path))
+        folder = Path(path).expanduser()
+        with storage.readable(folder):
+            document, tensors = storage.read(folder)
             spec = DatasetSpec.from_json(json.dumps(document["spec"]))
             preset = Preset.from_dict(document["preset"])
             weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}

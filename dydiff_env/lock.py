@@ -1,4 +1,4 @@
-"""One export into one folder at a time."""
+"""One process writes one folder at a time."""
 
 from __future__ import annotations
 
