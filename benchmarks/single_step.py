@@ -34,7 +34,7 @@ from dydiff_env.world.fit_single_step import fit_dynamics
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import FAST
 
-SLOW: dict[str, Any] = {"learning_rate": 2e-3, "beta2": 0.999}
+HIGH: dict[str, Any] = {"learning_rate": 4e-3, "beta2": 0.98}
 VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # changes of the model and of its training
     "sight": {
         "plain": ({"frequencies": (), "hard": 0.0}, {}),
@@ -43,10 +43,10 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # cha
         "both": ({}, {}),
     },
     "training": {
-        "plain": ({"unrolled": 0.0}, SLOW),
-        "high rate": ({"unrolled": 0.0}, {}),
-        "rollouts": ({}, SLOW),
-        "both": ({}, {}),
+        "plain": ({"unrolled": 0.0}, {}),
+        "rollouts": ({}, {}),
+        "high rate": ({"unrolled": 0.0}, HIGH),
+        "both": ({}, HIGH),
     },
 }
 

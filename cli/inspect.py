@@ -79,6 +79,8 @@ def dataset_document(source: str) -> dict[str, Any]:
         "algorithm": metadata.get("algorithm_name"), "description": metadata.get("description"),
         "episodes": len(dataset), "transitions": dataset.transitions,
         "observation_size": spec.observation_size, "action_size": spec.action_size,
+        "action_bounds": [float(np.min(spec.action_space.low)), float(np.max(spec.action_space.high))],  # type: ignore[attr-defined]
+        "actions_outside": dataset.outside(),
         "length_mean": float(lengths.mean()), "length_min": int(lengths.min()), "length_max": int(lengths.max()),
         "terminated": float(dataset.terminations.mean()), "return_mean": float(returns.mean()),
         "return_quartiles": [float(value) for value in np.quantile(returns, [0, 0.25, 0.5, 0.75, 1])],

@@ -34,3 +34,8 @@ def test_episodes_that_cannot_be_are_refused_where_they_are(wrong: dict[str, np.
 def test_no_episodes_are_no_dataset() -> None:
     with pytest.raises(DyDiffError, match="has no episodes"):
         Dataset.from_episodes(SPEC, [])
+
+
+def test_actions_outside_their_space_are_counted() -> None:
+    beyond = steps(4, actions=np.array([[0, 0], [0, 1.5], [-3, 0], [1.0005, -1]]))
+    assert Dataset.from_episodes(SPEC, [steps(4), beyond]).outside() == 0.25

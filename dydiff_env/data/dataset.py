@@ -200,6 +200,14 @@ class Dataset:
             np.array([episode.terminated for episode in episodes], bool), offsets)
         return Dataset(replace(spec, fingerprint=fingerprint(*arrays)), *arrays)
 
+    def outside(self, rows: int = 100_000) -> float:
+        """The share of logged actions, of at most ``rows`` that are looked at, that lie outside the action space."""
+        space = self.spec.action_space
+        low, high = (np.ravel(bound) for bound in (space.low, space.high))  # type: ignore[attr-defined]
+        some = np.asarray(self.actions[:: max(1, len(self.actions) // rows)])
+        margin = 1e-3 * np.where(np.isfinite(high - low), high - low, 1.0)
+        return float(((some < low - margin) | (some > high + margin)).any(1).mean())
+
     @staticmethod
     def from_trajectories(spec: DatasetSpec, trajectories: Trajectories) -> Dataset:
         """Rollouts without their padding."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -66,6 +67,12 @@ def fit(
             fitting the same ``out``.
     """
     settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
+    if (outside := data.outside()) > 0.001:
+        warnings.warn(
+            f"{outside:.1%} of the logged actions lie outside the action space {data.spec.action_space}. Dreams clip a policy's actions "
+            "to it: give the dataset its real bounds.",
+            stacklevel=3,
+        )
     peers = processes(device)
     log = tensorboard_log(tensorboard if peers.main else None)
     how = (torch.device(device), progress and peers.main, log, peers)
