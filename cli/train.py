@@ -56,6 +56,8 @@ def train(
         if world and not world.exists():
             raise DyDiffError(f"There is no world {world}.", "Make one with `dydiff-env fit`.")
         agent_class(algorithm)  # an unknown name fails before the data are read
+        if out.suffix in (".csv", ".json"):
+            raise DyDiffError(f"{out} would be the log's own name.", "Call the checkpoint .pt.", usage=True)
         run = Run(
             algorithm,
             dataset,

@@ -123,3 +123,19 @@ def test_wrong_usage_exits_with_2(tiny_world_path: Path, tmp_path: Path) -> None
         result = CliRunner().invoke(app, [*line, *extra])
         assert result.exit_code == 2, result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--world=~/world"], ["--world", "~/world"]])
+def test_the_home_folder_may_be_a_tilde(
+    words: list[str], tiny_world_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(tiny_world_path, tmp_path / "world")
+    line = ["export", "--policy", "random", *words, "--out=~/syn", *EXPORT]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "syn" / "main_data.hdf5").is_file()
+
+
+def test_a_checkpoint_is_not_called_as_its_log(hopper_folder: Path, tmp_path: Path) -> None:
+    refused(["train", "bc", "--dataset", str(hopper_folder), "--out", str(tmp_path / "a.csv")], "log", left=tmp_path)

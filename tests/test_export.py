@@ -252,3 +252,8 @@ def test_without_a_filter_everything_is_kept(tiny_world: Any, linear_policy: Pat
     assert document["trajectories"] == 10
     with pytest.raises(DyDiffError, match="temperature"):
         export(tiny_world, linear_policy, tmp_path / "cold", horizon=4, batch=10, temperature=0.0)
+
+
+def test_a_policy_that_other_processes_cannot_have_is_named(tiny_world, tmp_path):
+    with pytest.raises(DyDiffError, match="cannot be sent"):
+        export(tiny_world, lambda rows: torch.zeros(len(rows), 3), tmp_path / "syn", batch=8, trajectories=30, horizon=2, workers=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -347,3 +348,14 @@ def test_weights_are_part_of_an_objects_fingerprint() -> None:
         one, other = (nn.Sequential(Cast(kind), nn.Linear(4, 2, dtype=kind), Cast(torch.float32)) for _ in range(2))
         prints = [as_policy(module, spec).fingerprint for module in (one, other, copy.deepcopy(one))]
         assert prints[0] == prints[2] != prints[1]
+
+
+def test_an_agent_acts_within_the_bounds_it_is_loaded_for(tmp_path: Path) -> None:
+    from dydiff_env.agents import agent_class
+
+    wide = dataclasses.replace(SPEC, action_space=gym.spaces.Box(-9, 9, SPEC.action_space.shape))
+    agent_class("td3bc")(wide).save(tmp_path / "wide.pt")
+    policy = load_policy(tmp_path / "wide.pt", SPEC)
+    actions = policy.act(1e3 * torch.randn(64, SPEC.observation_size))
+    assert float(actions.abs().max()) <= float(SPEC.action_space.high.max()) and policy.clipped > 0
+    assert load_policy(tmp_path / "wide.pt").act(1e3 * torch.randn(64, SPEC.observation_size)).abs().max() > 1

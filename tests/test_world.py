@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
@@ -412,3 +413,20 @@ def test_too_few_steps_to_hold_any_out():
     one = Episode(np.zeros((2, 2), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32), False)
     with pytest.raises(DyDiffError, match="too few"):
         World.fit(Dataset.from_episodes(spec, [one] * 5), preset="tiny")
+
+
+def test_one_process_fits_a_folder(hopper_dataset, tmp_path):
+    with sole_writer(tmp_path / "world"), pytest.raises(DyDiffError, match="Another process"):
+        World.fit(hopper_dataset, preset="tiny", out=tmp_path / "world")
+
+
+def test_an_unfinished_fit_of_other_settings_is_gone_on_with_or_overwritten(hopper_dataset, tmp_path):
+    few = {name: replace(getattr(TINY, name), steps=2) for name in vars(TINY) if name.endswith("_training")}
+    tiny = replace(TINY, **few, anchors=replace(TINY.anchors, windows=64))
+    (tmp_path / "world.partial").mkdir()
+    (tmp_path / "world.partial" / "claim.json").write_text("another")
+    with pytest.raises(DyDiffError, match="unfinished fit of another"):
+        World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world")
+    World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+    assert repr(World.load(tmp_path / "world")).count("\n") == 0

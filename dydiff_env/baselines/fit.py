@@ -139,7 +139,7 @@ def fit_baseline(
         )
     config = preset_config(name, preset)
     partial, peers = folder.with_name(f"{folder.name}.{name}.partial"), processes(device)
-    claim(partial, peers, dataset=data.spec.fingerprint, config=config, seed=seed)
+    claim(partial, peers, overwrite, dataset=data.spec.fingerprint, config=config, seed=seed)
     with own_draws(torch.device("cpu"), seed):  # initial weights
         model = build(name, data.spec, config, home.horizon).to(device)
     as_they_are = Normalizer(torch.zeros(data.spec.observation_size), torch.ones(data.spec.observation_size))

@@ -90,7 +90,7 @@ def load(spec: DatasetSpec, device: str) -> BehaviorPolicy:
     except DyDiffError as error:
         raise DyDiffError(
             f"'behavior' is cloned from the dataset {spec.dataset_id!r}, which cannot be loaded.",
-            "Pass a policy file, or register the dataset with Minari under this id.",
+            f"Pass a policy file, or register the dataset: dydiff-env mix --real FOLDER --out COPY --dataset-id {spec.dataset_id}.",
         ) from error
     if spec.fingerprint and dataset.spec.fingerprint != spec.fingerprint:
         raise DyDiffError(

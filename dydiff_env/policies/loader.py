@@ -77,13 +77,13 @@ def load_policy(
     if kind in UNPICKLES and not trust:
         raise DyDiffError(
             f"{path} is a {kind} file, and {UNPICKLES[kind]}: such a file can run any code.",
-            "If you trust where it came from, pass --trust (trust=True).",
+            "If you trust where it came from, pass --trust; in Python, load_policy(FILE, trust=True).",
             usage=True,
         )
     if kind == "torchscript" and not trust and (call := torchscript.reaches_out(path)):
         raise DyDiffError(
             f"{path} calls {call}, which can reach files or other machines.",
-            "If you trust where it came from, pass --trust (trust=True).",
+            "If you trust where it came from, pass --trust; in Python, load_policy(FILE, trust=True).",
             usage=True,
         )
     return _load_file(path, kind, spec, None if vecnormalize is None else Path(vecnormalize), device)

@@ -85,7 +85,7 @@ def fit(
     check_free(target, overwrite, WORLD)
     folder = target.with_name(target.name + ".partial")
     with sole_writer(target) if peers.main else nullcontext():
-        claim(folder, peers, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
+        claim(folder, peers, overwrite, dataset=data.spec.fingerprint, preset=settings.to_dict(), seed=seed)
         world = fit_world(Fitting(data, settings, seed, folder, *how))
         if peers.main:
             world.save(target, overwrite=overwrite)
@@ -94,13 +94,16 @@ def fit(
     return world
 
 
-def claim(folder: Path, peers: Processes, **recipe: Any) -> None:
+def claim(folder: Path, peers: Processes, overwrite: bool, **recipe: Any) -> None:
     """Make the folder of an unfinished fit, or go on in it.
 
     Raises:
-        DyDiffError: where it holds a fit of another recipe.
+        DyDiffError: where it holds a fit of another recipe, and ``overwrite`` is off.
     """
     noted, text = folder / "claim.json", json.dumps(recipe, sort_keys=True)
+    if peers.main and overwrite and noted.exists() and noted.read_text() != text:
+        shutil.rmtree(folder)
+    peers.wait()
     folder.mkdir(parents=True, exist_ok=True)
     if peers.main and not noted.exists():
         noted.write_text(text)
@@ -108,7 +111,7 @@ def claim(folder: Path, peers: Processes, **recipe: Any) -> None:
     if noted.read_text() != text:
         raise DyDiffError(
             f"{folder} holds an unfinished fit of another dataset, preset or seed.",
-            f"Finish that one with its own arguments, or delete {folder}.",
+            f"Finish that one with its own arguments, or start anew with --overwrite, which deletes {folder}.",
             usage=True,
         )
 
