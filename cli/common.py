@@ -65,7 +65,7 @@ def reporting(debug: bool) -> Iterator[None]:
     try:
         yield
     except (DyDiffError, OSError, RuntimeError) as error:
-        if debug or (isinstance(error, RuntimeError) and not isinstance(error, DyDiffError) and not unwritten(error)):
+        if debug or (isinstance(error, RuntimeError) and not unwritten(error)):
             raise
         if isinstance(error, OSError):
             reason = error.strerror or str(error)

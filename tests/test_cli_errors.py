@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
+from dydiff_env.cli.common import reporting
 
 EXPORT = ["--batch", "8", "--horizon", "4"]
 
@@ -139,3 +142,16 @@ def test_the_home_folder_may_be_a_tilde(
 
 def test_a_checkpoint_is_not_called_as_its_log(hopper_folder: Path, tmp_path: Path) -> None:
     refused(["train", "bc", "--dataset", str(hopper_folder), "--out", str(tmp_path / "a.csv")], "log", left=tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("write", [
+    lambda: torch.save(torch.zeros(100_000), "/dev/full"),
+    lambda: Path("/dev/full").write_text("much"),
+])  # fmt: skip
+def test_a_full_disk_is_one_line(write: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), reporting(False):
+        write()
+    assert "The disk may be full" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(RuntimeError, match="a bug"), reporting(False):
+        raise RuntimeError("a bug")
