@@ -66,9 +66,7 @@ class Agent(nn.Module):
         self.device, self.updates = torch.device(device), 0
         self.mix: dict[str, Any] | None = None  # what it is trained on besides the logged data; see seeds.Run
         self.judged: str | None = None  # fingerprint of the world its dreams are judged in
-        low, high = (
-            torch.as_tensor(bound.reshape(-1), dtype=torch.float32) for bound in (space.low, space.high)
-        )
+        low, high = (torch.from_numpy(bound) for bound in spec.action_bounds)
         self.register_buffer("observation_mean", torch.zeros(spec.observation_size))
         self.register_buffer("observation_std", torch.ones(spec.observation_size))
         self.register_buffer("action_centre", (high + low) / 2)

@@ -79,7 +79,7 @@ def dataset_document(source: str) -> dict[str, Any]:
         "algorithm": metadata.get("algorithm_name"), "description": metadata.get("description"),
         "episodes": len(dataset), "transitions": dataset.transitions,
         "observation_size": spec.observation_size, "action_size": spec.action_size,
-        "action_bounds": [float(np.min(spec.action_space.low)), float(np.max(spec.action_space.high))],  # type: ignore[attr-defined]
+        "action_bounds": [float(spec.action_bounds[0].min()), float(spec.action_bounds[1].max())],
         "actions_outside": dataset.outside(),
         "length_mean": float(lengths.mean()), "length_min": int(lengths.min()), "length_max": int(lengths.max()),
         "terminated": float(dataset.terminations.mean()), "return_mean": float(returns.mean()),

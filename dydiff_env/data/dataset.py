@@ -82,6 +82,13 @@ class DatasetSpec:
         """A, numbers in a flattened action."""
         return flatdim(self.action_space)
 
+    @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest flattened actions, (A,) float32 each."""
+        assert isinstance(self.action_space, gym.spaces.Box)
+        low, high = (np.ravel(bound).astype(np.float32) for bound in (self.action_space.low, self.action_space.high))
+        return low, high
+
     def to_json(self) -> str:
         """The specification as one JSON string; ``from_json`` reads it back."""
         return json.dumps({
@@ -202,8 +209,7 @@ class Dataset:
 
     def outside(self, rows: int = 100_000) -> float:
         """The share of logged actions, of at most ``rows`` that are looked at, that lie outside the action space."""
-        space = self.spec.action_space
-        low, high = (np.ravel(bound) for bound in (space.low, space.high))  # type: ignore[attr-defined]
+        low, high = self.spec.action_bounds
         some = np.asarray(self.actions[:: max(1, len(self.actions) // rows)])
         margin = 1e-3 * np.where(np.isfinite(high - low), high - low, 1.0)
         return float(((some < low - margin) | (some > high + margin)).any(1).mean())

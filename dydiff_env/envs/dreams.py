@@ -64,8 +64,8 @@ class Dreams:
         self.next_starts = np.zeros((rows, o), np.float32)
         self.seeds, self.next_seeds = np.zeros((2, rows), np.uint64)
         self.steps = np.zeros(rows, np.int64)
-        low, high = world.spec.action_space.low, world.spec.action_space.high  # type: ignore[attr-defined]
-        width = (high - low).reshape(-1)
+        low, high = world.spec.action_bounds
+        width = high - low
         self.tolerance = TOLERANCE * np.where(np.isfinite(width), width, 2.0)
         self.noise = np.random.default_rng(0)
         self.position = np.zeros(rows, np.int64)  # steps of the plan already shown

@@ -51,8 +51,7 @@ class Simulator:
             )
         if self.maze and base.continuing_task and base.reset_target:
             base.continuing_task = False  # a world of such a maze dreams one goal (data/goals.py): end there, too
-        space: Any = spec.action_space
-        self.low, self.high = space.low.reshape(-1), space.high.reshape(-1)
+        self.low, self.high = spec.action_bounds
 
     def state(self, observation: np.ndarray) -> State:
         """The simulator's state for a flattened observation (O,); positions it leaves out are 0."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from dydiff_env.data.dataset import DatasetSpec
@@ -20,11 +18,8 @@ from dydiff_env.world.unet import TemporalUNet
 
 def action_bounds(spec: DatasetSpec) -> tuple[Tensor, Tensor]:
     """Lowest and highest actions, (A,) each."""
-    space = spec.action_space
-    assert isinstance(space, Box)
-    return torch.from_numpy(np.ravel(space.low).astype(np.float32)), torch.from_numpy(
-        np.ravel(space.high).astype(np.float32)
-    )
+    low, high = (torch.from_numpy(bound) for bound in spec.action_bounds)
+    return low, high
 
 
 class Models(nn.Module):
