@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dydiff_env.data.collect import CollectConfig, Destination, collect_tier
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.export import export
@@ -61,3 +63,12 @@ def test_its_own_kind_and_an_empty_folder_are_replaced(tiny_world: World, tmp_pa
 def test_no_name_is_no_folder(tiny_world: World, name: str) -> None:
     with pytest.raises(DyDiffError, match="not a name"):
         tiny_world.save(name, overwrite=True)
+
+
+def test_collect_leaves_a_folder_that_happens_to_be_there(tmp_path: Path) -> None:
+    (tmp_path / "log-policies").mkdir()
+    (tmp_path / "log-policies" / "mine.txt").write_text("precious")
+    config = CollectConfig(steps=64, num_envs=2, score_episodes=1)
+    with pytest.raises(DyDiffError, match="log-policies exists"):
+        collect_tier("Hopper-v5", Destination(out=tmp_path / "log"), replace(config, tier="random"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["log-policies", "mine.txt"]

@@ -228,12 +228,14 @@ class _Recording:
 
     def __init__(self, destination: Destination, spec: DatasetSpec, limit: int) -> None:
         path, dataset_id = destination.resolve()
+        # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
+        self._policies = path.with_name("policies" if destination.out is None else f"{path.stem}-policies")
+        if self._policies.exists() and not destination.overwrite:
+            raise DyDiffError(f"{self._policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
         self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
         self._left, self._block, self._began = limit, list[Episode](), time.perf_counter()
         self._returns: list[float] = []
         self.scores: tuple[float | None, float | None] = (None, None)
-        # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
-        self._policies = path.with_name("policies" if destination.out is None else f"{path.stem}-policies")
         self.policies = self._policies.with_name(self._policies.name + ".partial")
 
     def take(self, episode: Episode) -> None:

@@ -65,12 +65,16 @@ def time_limit(env: str | EnvSpec) -> int:
         DyDiffError: where the environment cannot be made, or has no limit.
     """
     with closing(make_env(env)) as made:
-        if made.spec is None or made.spec.max_episode_steps is None:
-            raise DyDiffError(
-                f"{_name(env)} has no time limit: an episode may never end.",
-                "Register it with max_episode_steps, under this or another id, and name that with --env.",
-            )
-        return made.spec.max_episode_steps
+        return _limit(made.spec, env)
+
+
+def _limit(made: EnvSpec | None, env: str | EnvSpec) -> int:
+    if made is None or made.max_episode_steps is None:
+        raise DyDiffError(
+            f"{_name(env)} has no time limit: an episode may never end.",
+            "Register it with max_episode_steps, under this or another id, and name that with --env.",
+        )
+    return made.max_episode_steps
 
 
 def evaluate_returns(
@@ -100,10 +104,10 @@ def evaluate_returns(
     """
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
-    time_limit(env)  # or the wait would have no end
     vector = make_vec_env(env, num_envs)
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
+        _limit(vector.envs[0].spec, env)  # or the wait would have no end
         space = vector.single_observation_space
         observations, _ = vector.reset(seed=seed)
         finished: list[list[tuple[float, int]]] = [[] for _ in range(num_envs)]
