@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
     Without one, x = s (the paper). s_0 and the actions are never noised, which is the hard replacement of Eq. 3.
 
     Args:
-        network: maps (c_in · x, c_in, c_noise, condition) to (B, L, O).
+        network: maps (c_in · x, c_in, c_noise, condition) to (B, L, D).
         config: noise levels and weights.
     """
 
@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
         )
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """D_θ(x; σ), (B, L, O), for noisy x (B, L, O) and σ (B,)."""
+        """D_θ(x; σ), (B, L, D), for noisy x (B, L, D) and σ (B,)."""
         c = self.coefficients(sigma)
         return c.c_skip * x + c.c_out * self.network(c.c_in * x, c.c_in, c.c_noise, condition)
 
@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
         """Eq. 4: E λ(σ) ‖D_θ(x + n; σ) − x‖² over s_1 … s_L.
 
         Args:
-            target: (B, L, O), clean.
+            target: (B, L, D), clean.
             condition: of the same windows.
             weight: (B, L, 1 or D), 0 for padding.
             generator: of σ and n, on the CPU.
