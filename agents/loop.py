@@ -17,6 +17,7 @@ from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.synthetic_buffer import SyntheticBuffer
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.goals import one_goal_each
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import time_limit
 from dydiff_env.policies.loader import as_policy
@@ -126,7 +127,7 @@ def loop(
         )
     options = config.round_options(world, agent.seed)
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
-    judge = Judge.of(world, dataset)
+    judge, dataset = Judge.of(world, dataset), one_goal_each(dataset)  # as the world learned it
     check_ratio(config.real_ratio)
     if env is not None:
         time_limit(env)

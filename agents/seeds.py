@@ -22,6 +22,7 @@ from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.data.dataset import check_same_spaces
+from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of, time_limit
@@ -75,7 +76,6 @@ class Run:
         synthetic = [load_dataset(path) for path in self.synthetic]
         for one in synthetic:
             check_same_spaces(data.spec, one.spec)
-        replay = Replay(data, synthetic, real_ratio=self.real_ratio, device=self.device)
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
             time_limit(env)  # told now, not at the first evaluation
@@ -90,6 +90,9 @@ class Run:
         else:
             agent = cls(data.spec, seed=self.seed, device=self.device, world=self.world)
             agent.mix = mix if synthetic else None
+        if synthetic or agent.world:
+            data = one_goal_each(data)  # as the world learned it
+        replay = Replay(data, synthetic, real_ratio=self.real_ratio, device=self.device)
         judged = self.dream_eval and (self.world or agent.judged)  # named now, or by the run that goes on
         judge = Judge.of(World.load(str(agent.world), self.device), data) if judged else None
         if not agent.updates:  # a kill before the first checkpoint would have --resume go on with the run that was replaced

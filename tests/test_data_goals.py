@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import patch
+
 import gymnasium as gym
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dydiff_env.data import goals
+from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
-from dydiff_env.data.flattening import columns_of
 from dydiff_env.data.goals import one_goal_each
+from dydiff_env.data.minari_io import load_dataset
 
 
 def box(size: int) -> gym.spaces.Box:
@@ -22,30 +27,73 @@ SPEC = DatasetSpec(
 )
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=8), min_size=1, max_size=5), st.data())
-def test_each_goal_gets_an_episode_and_nothing_else_changes(jumps: list[list[bool]], data: st.DataObject) -> None:
-    """``jumps``: for each transition of each episode, whether it replaces the goal."""
-    terminated = data.draw(st.lists(st.booleans(), min_size=len(jumps), max_size=len(jumps)))
+JUMPS = st.lists(st.lists(st.booleans(), min_size=1, max_size=8), min_size=1, max_size=5)
+"""For each transition of each episode, whether the goal is another one after it."""
+
+
+def log(jumps: list[list[bool]], rewards: list[np.ndarray], terminated: list[bool]) -> Dataset:
     rng, episodes = np.random.default_rng(0), []
-    for jump, ended in zip(jumps, terminated, strict=True):
+    for jump, reward, ended in zip(jumps, rewards, terminated, strict=True):
         rows = rng.normal(size=(len(jump) + 1, 7)).astype(np.float32)
         rows[:, 2:4] = np.concatenate([[0], np.cumsum(jump)])[:, None]
-        episodes.append(Episode(rows, rows[1:, :1], rows[1:, 0], ended))
-    before = Dataset.from_episodes(SPEC, episodes)
-    after = one_goal_each(before)
-    assert columns_of(SPEC.observation_space, "desired_goal") == slice(2, 4)
-    old, new = before.flat(), after.flat()
-    replaced = np.concatenate(jumps)
-    assert np.array_equal(new.observations, old.observations) and np.array_equal(new.rewards, old.rewards)
-    kept = [0, 1, 4, 5, 6]
+        episodes.append(Episode(rows, rows[1:, :1], reward.astype(np.float32), ended))
+    return Dataset.from_episodes(SPEC, episodes)
+
+
+def check_stretches(before: Dataset, after: Dataset, reached: np.ndarray) -> None:
+    """``reached`` (T,): the transitions that reached a goal which was then replaced."""
+    old, new, kept = before.flat(), after.flat(), [0, 1, 4, 5, 6]
+    assert np.array_equal(new.rewards, old.rewards) and np.array_equal(new.actions, old.actions)
+    assert np.array_equal(new.observations[:, kept], old.observations[:, kept])
     assert np.array_equal(new.next_observations[:, kept], old.next_observations[:, kept])
     assert np.array_equal(new.next_observations[:, 2:4], new.observations[:, 2:4])  # no goal ever moves
-    assert np.array_equal(new.terminated, np.maximum(old.terminated, replaced))
-    assert np.array_equal(new.ends, old.ends | replaced)
+    assert np.array_equal(new.terminated, np.maximum(old.terminated, reached))
+    assert np.array_equal(new.ends, old.ends | reached)
     assert len(after.observations) == after.transitions + len(after)
-    if not replaced.any():
+
+
+@settings(max_examples=50, deadline=None)
+@given(JUMPS, st.data())
+def test_the_next_goal_is_shown_where_the_old_one_is_reached(jumps: list[list[bool]], data: st.DataObject) -> None:
+    terminated = data.draw(st.lists(st.booleans(), min_size=len(jumps), max_size=len(jumps)))
+    reached = np.concatenate(jumps)
+    # A goal that was reached by an episode's only transition leaves nothing to compare its reward with.
+    assume(not reached.any() or any(True in jump[1:] for jump in jumps))
+    before = log(jumps, [np.array(jump) * 2.0 ** np.arange(len(jump)) for jump in jumps], terminated)
+    with patch.object(goals, "OFTEN", 1.0):
+        after = one_goal_each(before)
+    check_stretches(before, after, reached)
+    assert np.array_equal(after.flat().observations, before.flat().observations)
+    if not reached.any():
         assert after is before
+
+
+@settings(max_examples=50, deadline=None)
+@given(JUMPS, st.data())
+def test_the_next_goal_is_shown_a_transition_later(jumps: list[list[bool]], data: st.DataObject) -> None:
+    """As Gymnasium-Robotics' mazes do: the reward of the transition that shows the next goal is already that goal's."""
+    terminated = data.draw(st.lists(st.booleans(), min_size=len(jumps), max_size=len(jumps)))
+    each = [np.array([*jump[1:], False]) for jump in jumps]
+    before = log(jumps, [reached / 2.0 ** np.arange(len(reached)) for reached in each], terminated)
+    with patch.object(goals, "OFTEN", 1.0):
+        after = one_goal_each(before)
+    check_stretches(before, after, np.concatenate(each))
+    shown = before.flat().next_observations[:, 2:4]
+    assert np.array_equal(after.flat().observations[:, 2:4], shown)  # whose goal the reward is about
+
+
+def test_the_mazes_of_gymnasium_robotics_end_where_the_ball_is_at_the_goal(tmp_path: Path) -> None:
+    """Every stretch's last reward is the one that reaching a goal earns."""
+    collect_maze("PointMaze_UMaze-v3", Destination(out=tmp_path / "log.minari"), CollectConfig(steps=2_000))
+    stretches = one_goal_each(load_dataset(tmp_path / "log.minari")).flat()
+    assert stretches.terminated.sum() >= 3
+    assert (stretches.rewards[stretches.terminated > 0] == 1).all() and (stretches.rewards[stretches.terminated == 0] == 0).all()
+
+
+def test_goals_that_move_all_the_time_are_left_alone() -> None:
+    jumps = [[True] * 8] * 3
+    tracking = log(jumps, [np.zeros(8)] * 3, [False] * 3)
+    assert one_goal_each(tracking) is tracking
 
 
 def test_a_space_without_goals_is_left_alone() -> None:

@@ -13,11 +13,15 @@ import numpy as np
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.flattening import columns_of
 
+OFTEN = 0.1  # share of the transitions: a goal that moves more often than this is not replaced, it moves
+
 
 def one_goal_each(dataset: Dataset) -> Dataset:
-    """The dataset with an episode for each goal; itself where no goal is replaced.
+    """The dataset with an episode for each goal; itself where no goal is replaced, or where goals move all the time.
 
-    A stretch ends with the transition that replaced its goal, as terminal; the state it led to is told with the old goal.
+    A stretch ends, as terminal, with the transition that reached its goal, and the next one starts where it ended. Environments differ in
+    when they show the next goal: one transition after the old one was reached (Gymnasium-Robotics), or in the very observation that reached
+    it. Rewards tell which, being higher where a goal is reached than a transition before or after.
     """
     columns = columns_of(dataset.spec.observation_space, "desired_goal")
     if columns is None:
@@ -26,17 +30,25 @@ def one_goal_each(dataset: Dataset) -> Dataset:
     final = dataset.offsets[1:] + np.arange(len(dataset))  # row of each episode's last observation
     changed = (goals[1:] != goals[:-1]).any(1)  # from a row to the next
     changed[final[:-1]] = False  # between episodes
-    before = np.flatnonzero(changed)
-    if not len(before):
+    at = np.flatnonzero(changed)  # the last rows that show their goal
+    if not len(at) or len(at) > OFTEN * dataset.transitions:
         return dataset
-    replaced = before - np.searchsorted(final, before)  # the transitions that replaced a goal
-    reached = np.array(dataset.observations[before + 1], np.float32)
-    reached[:, columns] = goals[before]
-    observations = np.insert(dataset.observations, before + 1, reached, 0)
-    last = np.isin(replaced + 1, dataset.offsets[1:])  # nothing follows: no stretch begins there
-    observations = np.delete(observations, (before + 2 + np.arange(len(before)))[last], 0)
-    ends = np.union1d(dataset.offsets[1:], replaced + 1)
+    observations, rewards = np.array(dataset.observations, np.float32), dataset.rewards
+    step = at - np.searchsorted(final, at)  # the transitions that start there
+    led = ~np.isin(step, dataset.offsets)  # to which another transition has led
+    late = led.any() and rewards[step[led]].mean() > rewards[step[led] - 1].mean()
+    if not late:  # what is reached at an episode's start was no goal
+        observations[at[~led], columns] = goals[at[~led] + 1]
+        at, step = at[led], step[led]
+    # The row that reached a goal is there twice: once with the old goal, once with the next.
+    twice = observations[at + late]
+    twice[:, columns] = goals[at + (not late)]
+    observations = np.insert(observations, at + 1, twice, 0)
+    reached = step + late  # how many transitions come before each end
+    nothing_follows = np.isin(reached, dataset.offsets[1:])
+    observations = np.delete(observations, (at + 2 + np.arange(len(at)))[nothing_follows], 0)
+    ends = np.union1d(dataset.offsets[1:], reached)
     own = np.searchsorted(dataset.offsets[1:], ends)  # the episode each stretch is of
-    terminations = np.isin(ends, replaced + 1) | (dataset.terminations[own] & (ends == dataset.offsets[1:][own]))
+    terminations = np.isin(ends, reached) | (dataset.terminations[own] & (ends == dataset.offsets[1:][own]))
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     return replace(dataset, observations=observations, terminations=terminations, offsets=offsets)
