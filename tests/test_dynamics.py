@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
+from dydiff_env.world.fit_single_step import FARTHEST, spread
+from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.networks import waves
+from dydiff_env.world.presets import TINY
 
 
 def model(**changes: object) -> Dynamics:
@@ -133,3 +140,22 @@ def test_draws_go_on_after_a_stop_as_if_there_had_been_none(monkeypatch):
     np.testing.assert_array_equal(second, [resumed(generator, 4)[0] for _ in range(3)])
     assert len(looks) == 3 and not np.array_equal(first, second)
     assert set(np.ravel(first)) <= set(looks[0])  # of a large log, only what was looked at is drawn
+
+
+def test_a_number_that_hardly_ever_changes_does_not_outweigh_all_others(tmp_path: Path) -> None:
+    """A gear that is shifted once in ten thousand steps, and one that never is."""
+    rng, steps = np.random.default_rng(0), 500
+    episodes = []
+    for shifted in [*[0] * 19, 1]:
+        rows = rng.standard_normal((steps + 1, 3)).astype(np.float32)
+        rows[:, 1], rows[:, 2] = 7, 0
+        rows[250:, 2] = 5 * shifted
+        episodes.append(Episode(rows, rng.uniform(-1, 1, (steps, 1)).astype(np.float32), rows[1:, 0], False))
+    spec = DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (3,)), gym.spaces.Box(-1, 1, (1,)))
+    fitting = Fitting(Dataset.from_episodes(spec, episodes), TINY, 0, tmp_path, torch.device("cpu"))
+    step = fitting.batches.steps(fitting.split.train)
+    changes = step.next_states - step.states
+    mean, scale = spread(fitting, lambda step: step.next_states - step.states)
+    torch.testing.assert_close(mean, changes.mean(0), rtol=1e-3, atol=1e-5)
+    assert scale[0] == pytest.approx(float(changes[:, 0].std()), rel=1e-3)
+    assert (changes / scale).abs().max() <= FARTHEST * 1.001 and (scale > 0).all()

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dydiff_env.world.batches import Step
 from dydiff_env.world.dynamics import keep_members
 from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.training import train
 
 LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
+FARTHEST = 30.0  # standard deviations: a change that is larger sets the scale of its dimension itself
+
+
+def spread(fitting: Fitting, of: Callable[[Step], Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and scale of what is learned, over all training transitions.
+
+    The scale is the standard deviation, but of a number that hardly ever changes (a mode, a gear) that would be next to nothing: its few
+    changes would be thousands of times as large as all other targets, and be all that is learned.
+    """
+    total, squares, largest = torch.zeros(()), torch.zeros(()), torch.zeros(())
+    rows = fitting.split.train
+    for some in np.array_split(rows, -(-len(rows) // LOOK_ROWS)):
+        values = of(fitting.batches.steps(some)).cpu().double()
+        total, squares = total + values.sum(0), squares + values.square().sum(0)
+        largest = torch.maximum(largest, values.abs().amax(0))
+    mean = total / len(rows)
+    std = (squares / len(rows) - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), torch.maximum(std, largest / FARTHEST).clamp(min=1e-6).float()
 
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
@@ -23,9 +43,9 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
         fitting.share(fitting.preset.reward_training),
         fitting.held_out,
     )
-    sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000)).rewards
-    model.mean.copy_(sample.mean())
-    model.std.copy_(sample.std().clamp(min=1e-6))
+    mean, std = spread(fitting, lambda step: step.rewards)
+    model.mean.copy_(mean)
+    model.std.copy_(std)
 
     def loss(generator: torch.Generator, _: int) -> Tensor:
         step = fitting.batches.steps(fitting.draw(generator, config.batch))
@@ -101,10 +121,9 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
     model, config = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training)
-    sample = fitting.batches.steps(fitting.draw(torch.Generator().manual_seed(fitting.seed), 50_000))
-    change = sample.next_states - sample.states
-    model.delta_mean.copy_(change.mean(0))
-    model.delta_std.copy_(change.std(0).clamp(min=1e-6))
+    mean, std = spread(fitting, lambda step: step.next_states - step.states)
+    model.delta_mean.copy_(mean)
+    model.delta_std.copy_(std)
 
     def misses(rows: np.ndarray) -> Tensor:
         parts = []
