@@ -9,6 +9,7 @@ from typing import Any
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.refine import UPDATES
 
+OPTIMIZERS = ("adamw", "soap")
 BOUNDS: dict[str, tuple[float, float]] = {
     "horizon": (1, 100_000),
     "width": (1, 65_536),
@@ -66,6 +67,8 @@ def check_settings(config: Any, where: str = "the settings") -> None:
         raise DyDiffError(f"{where}.width is not a multiple of its heads.", "Correct it, or restore the file.")
     if {"members", "elites"} <= names and config.elites > config.members:
         raise DyDiffError(f"{where} has more elites than members.", "Correct it, or restore the file.")
+    if "optimizer" in names and config.optimizer not in OPTIMIZERS:
+        raise DyDiffError(f"{where}.optimizer is {config.optimizer!r}.", f"Use one of {', '.join(OPTIMIZERS)}.")
     if "update" in names and config.update not in UPDATES:
         raise DyDiffError(f"{where}.update is {config.update!r}.", f"Use one of {', '.join(UPDATES)}.")
 

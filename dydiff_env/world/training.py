@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, a schedule, held-out early stopping, EMA, and checkpoints that resume bit for bit."""
+"""The one training loop: an optimizer, a schedule, held-out early stopping, EMA, and checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
 from dydiff_env.publish import replacing
 from dydiff_env.world.parallel import processes
+from dydiff_env.world.soap import SOAP
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class TrainingConfig:
         batch: rows a step.
         learning_rate: its peak.
         schedule: "cosine" (with a warm-up of 2 %) or "constant".
-        weight_decay: AdamW's.
-        beta2: Adam's β₂, the memory of its mean squares.
+        optimizer: "adamw" or "soap" (:mod:`dydiff_env.world.soap`).
+        weight_decay: the optimizer's, decoupled.
+        beta2: β₂, the memory of its mean squares.
         ema: decay of the averaged weights, 0 for none.
         clip: largest gradient norm.
         evaluate_every: steps between two looks at the held-out data.
@@ -40,6 +42,7 @@ class TrainingConfig:
     batch: int = 256
     learning_rate: float = 1e-3
     schedule: str = "cosine"
+    optimizer: str = "adamw"
     weight_decay: float = 0.0
     beta2: float = 0.999
     ema: float = 0.0
@@ -58,6 +61,14 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return (
         config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
     )
+
+
+def make_optimizer(module: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, of all of the module's parameters."""
+    parameters, rate, decay = module.parameters(), config.learning_rate, config.weight_decay
+    if config.optimizer == "soap":
+        return SOAP(parameters, rate, (0.95, config.beta2), decay)
+    return torch.optim.AdamW(parameters, rate, (0.9, config.beta2), weight_decay=decay, fused=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -113,13 +124,7 @@ def train(
     peers = processes(device)
     peers.equalize(module)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    optimizer = make_optimizer(module, config)
     kept = copy.deepcopy(module).requires_grad_(False) if (holdout is not None or config.ema) else module
     state: dict[str, Any] = {"step": 0, "curve": [], "best": [], "stale": 0, "done": False, "seconds": 0.0}
 
