@@ -64,7 +64,13 @@ class Preset:
     )
     dynamics_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=32_000, batch=256, learning_rate=2e-3, weight_decay=1e-5, evaluate_every=1_000
+            steps=12_000,
+            batch=512,
+            learning_rate=8e-3,
+            optimizer="soap",
+            beta2=0.95,
+            weight_decay=1e-5,
+            evaluate_every=1_000,
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -92,7 +98,14 @@ class Preset:
     )
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
-            steps=5_000, batch=64, learning_rate=1e-3, ema=0.999, evaluate_every=200, clip=1.0
+            steps=5_000,
+            batch=64,
+            learning_rate=5e-3,
+            optimizer="soap",
+            beta2=0.99,
+            ema=0.999,
+            evaluate_every=200,
+            clip=1.0,
         )
     )
     sampler: SamplerConfig = field(default_factory=lambda: SamplerConfig(steps=1))
@@ -166,7 +179,9 @@ TINY = Preset(
     dynamics=DynamicsConfig(
         members=3, elites=2, width=64, depth=2, beta=1.0, frequencies=(0.5, 1.0), hard=0.5, unroll=4
     ),
-    dynamics_training=TrainingConfig(steps=600, evaluate_every=200),
+    dynamics_training=TrainingConfig(
+        steps=600, learning_rate=8e-3, optimizer="soap", beta2=0.95, evaluate_every=200
+    ),
     reward=RewardConfig(width=64),
     reward_training=TrainingConfig(steps=400, evaluate_every=200),
     termination=TerminationConfig(width=64, depth=2),
@@ -176,7 +191,7 @@ TINY = Preset(
     anchors=AnchorConfig(windows=2_000),
     network=TransformerConfig(width=48, blocks=2, heads=2),
     denoiser_training=TrainingConfig(
-        steps=300, batch=64, learning_rate=2e-3, ema=0.98, evaluate_every=100, clip=1.0
+        steps=300, batch=64, learning_rate=5e-3, optimizer="soap", beta2=0.99, ema=0.98, evaluate_every=100, clip=1.0
     ),
 )
 """For tests and first looks: seconds."""
