@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,17 @@ def test_all_policies_dream_from_the_same_starts_for_the_source_limit(tiny_world
     policy = as_policy(constant(0.0), tiny_world.spec)
     one, again = (dream_returns(tiny_world, policy, 5, horizon=8, seed=3).returns for _ in range(2))
     np.testing.assert_array_equal(one, again)
+
+
+def test_an_interval_counts_starts_not_copies(tiny_world) -> None:
+    few = replace(tiny_world, initial_bank=tiny_world.initial_bank[:4])
+    found = dream_returns(few, as_policy(constant(0.0), few.spec), 60, horizon=8)
+    assert found.starts is not None and found.starts.max() == 3 and len(found.starts) == 60
+    values = np.random.default_rng(0).normal(size=20)
+    low, high = Episodes(values, np.ones(20)).interval()
+    copies = Episodes(values.repeat(30), np.ones(600), np.arange(20).repeat(30))
+    assert copies.interval() == pytest.approx((low, high))
+    assert copies.document()["return_ci"] == table({"a": copies})[0]["dream_ci"] == list(copies.interval())
 
 
 def test_agreement_of_known_numbers() -> None:

@@ -25,14 +25,23 @@ class Episodes:
     Args:
         returns: (E,) undiscounted returns.
         lengths: (E,) steps.
+        starts: (E,) the number of the state that each began in, of those there are; None where no two began in the same.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
+    starts: np.ndarray | None = None
+
+    def interval(self) -> tuple[float, float]:
+        """The mean return's 95 % bootstrap interval over starts: episodes of one start may be copies, and are redrawn together."""
+        if self.starts is None:
+            return bootstrap_interval(self.returns)
+        sums = np.stack([np.bincount(self.starts, self.returns), np.bincount(self.starts)], 1)
+        return bootstrap_interval(sums, statistic=lambda rows: rows[:, 0].sum() / rows[:, 1].sum())
 
     def document(self, spec: DatasetSpec | None = None) -> dict[str, object]:
         """The JSON document of ``dydiff-env evaluate``, with a normalised score where ``spec`` can tell."""
-        low, high = bootstrap_interval(self.returns)
+        low, high = self.interval()
         document: dict[str, object] = {
             "return_mean": float(self.returns.mean()),
             "return_ci": [low, high],
@@ -162,7 +171,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic of one or more groups, each redrawn by itself; the same every time.
 
     Args:
-        groups: (K,) values each.
+        groups: (K, …) values each.
         statistic: takes as many arrays as there are groups; the mean by default.
         level: of the interval.
         samples: how often the groups are redrawn.
