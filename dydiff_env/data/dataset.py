@@ -154,6 +154,8 @@ def check_episode(spec: DatasetSpec, episode: Episode, index: int, name: str) ->
         raise DyDiffError(f"{name}: episode {index} has {found}.",
                           f"An episode of L steps has observations (L+1, {spec.observation_size}), actions (L, {spec.action_size}), "
                           "rewards (L,) and one bool, terminated.")
+    if not steps:
+        raise DyDiffError(f"{name}: episode {index} has no steps.", "Leave it out.")
     for field in wanted:
         values = np.asarray(getattr(episode, field))
         if not np.isfinite(values).all():
