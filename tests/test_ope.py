@@ -98,6 +98,7 @@ def test_the_command_ranks_policies_and_compares_with_reality(tiny_world_path, t
     assert returns == sorted(returns, reverse=True) and len(returns) == 2 and "agreement" not in dreamt
     both = run(*several, "--world", tiny_world_path, "--env", "Hopper-v5", "--horizon", 20, "--plot", tmp_path / "ope.png")
     assert {row["policy"] for row in both["policies"]} == {"random", "still:act"}
+    assert all(row["real_length"] <= 20 and row["dream_length"] <= 20 for row in both["policies"])
     assert set(both["agreement"]) == {"spearman", "regret", "mean_absolute_error", "real_range"}
     assert (tmp_path / "ope.png").stat().st_size > 1000
     real = run(*several, "--env", "Hopper-v5")

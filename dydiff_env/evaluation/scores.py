@@ -94,6 +94,7 @@ def evaluate_returns(
     seed: int = 0,
     deterministic: bool = True,
     num_envs: int | None = None,
+    horizon: int | None = None,
 ) -> Episodes:
     """Run a policy in copies of an environment, all acted on as one batch.
 
@@ -104,6 +105,7 @@ def evaluate_returns(
         seed: of the environments' resets and of what the policy draws.
         deterministic: asked of the policy.
         num_envs: copies; at most 16 when None.
+        horizon: the longest episode; the environment's own limit when None.
 
     Returns:
         Returns and lengths of the episodes, copy by copy.
@@ -113,7 +115,7 @@ def evaluate_returns(
     """
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
-    vector = make_vec_env(env, num_envs)
+    vector = make_vec_env(env, num_envs, max_episode_steps=horizon)
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         _limit(vector.envs[0].spec, env)  # or the wait would have no end
