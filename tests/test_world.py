@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, islice, product
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
+from dydiff_env.policies.draws import stream
 from dydiff_env.synthesis.provenance import world_fingerprint
+from dydiff_env.world import dream as dreams
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
@@ -74,6 +76,23 @@ def test_seeds_reproduce_and_stochastic_policies_differ(tiny_world):
     first, again, other = (tiny_world.dream(Push(), starts, deterministic=False, seed=s) for s in (3, 3, 4))
     assert np.array_equal(first.observations, again.observations)
     assert not np.array_equal(first.actions, other.actions)
+
+
+def test_each_seed_and_step_and_use_draws_its_own(tiny_world, monkeypatch):
+    paths = product(range(5), range(3), range(100))
+    assert len({stream(*path) & 0xFFFFFFFF for path in paths}) == 1500  # torch on the CPU looks at the last 32 bits
+
+    class Draws:
+        def act(self, observations, deterministic=True):
+            seen.append(torch.rand(len(observations)))
+            return torch.zeros(len(observations), 3)
+
+    seen, drawn = [], dreams._drawn
+    monkeypatch.setattr(dreams, "_drawn", lambda *which: seen.append(drawn(*which)) or seen[-1])
+    starts, horizon = tiny_world.sample_starts(4), tiny_world.horizon + 3
+    for seed in range(3):
+        tiny_world.dream(Draws(), starts, horizon, iterations=0, deterministic=False, seed=seed)
+    assert len(seen) > 3 * tiny_world.horizon and len({float(draw[0]) for draw in seen}) == len(seen)
 
 
 def test_a_prefix_can_be_dreamt_alone(tiny_world):

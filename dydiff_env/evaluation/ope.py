@@ -12,6 +12,7 @@ from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.picture import picture
 from dydiff_env.evaluation.scores import Episodes, environment_of
+from dydiff_env.policies.draws import stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
 
@@ -70,7 +71,7 @@ def dream_returns(
             horizon,
             iterations,
             deterministic=deterministic,
-            seed=seed + begin,
+            seed=stream(seed, begin),
             trust=trust,
         )
         for begin in range(0, episodes, BATCH)
