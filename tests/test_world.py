@@ -101,6 +101,21 @@ def test_a_prefix_can_be_dreamt_alone(tiny_world):
     assert np.allclose(whole.observations[:, :5], part.observations, atol=1e-4)
 
 
+def test_a_dream_that_outlives_its_anchor_stays_uncertain(tiny_world, monkeypatch):
+    def cut_short(*given):
+        rolled = rollout(*given)
+        steps = torch.arange(rolled.alive.shape[1])
+        return rolled._replace(alive=(steps < 3).float().expand_as(rolled.alive),
+                               disagreement=rolled.disagreement * (steps <= 3)[:, None])
+
+    starts, trust = tiny_world.sample_starts(4, seed=1), Trust(0.0)
+    whole = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
+    monkeypatch.setattr(dreams, "rollout", cut_short)
+    short = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
+    assert np.array_equal(short.uncertainties[:, :4], whole.uncertainties[:, :4]) and (whole.uncertainties > 0).all()
+    assert (short.uncertainties[:, 4:] == short.uncertainties[:, 3:4]).all()
+
+
 def test_long_horizons_chain_windows(tiny_world):
     dream = tiny_world.dream(Push(), tiny_world.sample_starts(4), horizon=2 * tiny_world.horizon + 5)
     assert dream.horizon == 2 * tiny_world.horizon + 5

@@ -193,7 +193,10 @@ def _window(
     # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
     # that is a little unsure from ending long dreams.
     enough = (0.05 + 0.9 * fate[:, None]).to(world.device, torch.float32)
-    uncertainties = rolled.disagreement.square().mean(-1).sqrt()
+    # A refined dream may outlive the single-step rollout, which has nothing to say after its end: what it last said holds on.
+    last = rolled.alive.sum(1, keepdim=True).long()
+    said = torch.minimum(torch.arange(horizon, device=world.device), last)
+    uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
     return refined, actions, uncertainties, alive > enough
 
 
