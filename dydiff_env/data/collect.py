@@ -82,7 +82,7 @@ class Destination:
             raise DyDiffError("Nothing says where the dataset goes.",
                               "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
         if self.out is not None:
-            return self.out, check_dataset_id(self.dataset_id or dataset_id_for(self.out))
+            return self.out.expanduser(), check_dataset_id(self.dataset_id or dataset_id_for(self.out))
         assert self.dataset_id is not None
         return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
 
