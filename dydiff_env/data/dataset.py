@@ -194,8 +194,9 @@ class Dataset:
         """Episodes, each of at least one step, put one after another.
 
         Raises:
-            DyDiffError: where there are none, or one of them has a wrong shape or a number that is not finite.
+            DyDiffError: where there are none, one has a wrong shape or a number that is not finite, or the spaces are not of floats.
         """
+        check_spaces(spec.observation_space, spec.action_space, spec.dataset_id)
         if not len(episodes):
             raise DyDiffError(f"{spec.dataset_id} has no episodes.", "Give at least one.")
         for index, episode in enumerate(episodes):
