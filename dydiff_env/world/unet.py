@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
 
+GROUPS = 8  # of a group norm
+
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Size of the U-Net: channels of a level are width · multiplier."""
+    """Size of the U-Net: channels of a level are width · multiplier.
+
+    Args:
+        width: a multiple of ``GROUPS``.
+        multipliers: one a level.
+        kernel: odd, so that a convolution keeps the length.
+    """
 
     width: int = 128
     multipliers: tuple[int, ...] = (1, 4, 8)
@@ -24,7 +32,7 @@ class UNetConfig:
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Convolution, group norm, Mish."""
     return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(8, outputs), nn.Mish()
+        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(GROUPS, outputs), nn.Mish()
     )
 
 
