@@ -181,8 +181,9 @@ def test_network_sizes():
     assert sum(p.numel() for p in fast.parameters()) <= 2_000_000
 
 
-def test_unet_keeps_any_length_and_reads_its_conditions():
-    unet = TemporalUNet(3, 2, PAPER.network.__class__(width=16)).eval()
+@pytest.mark.parametrize("multipliers", [(1, 4, 8), (2, 1)])
+def test_unet_keeps_any_length_and_reads_its_conditions(multipliers):
+    unet = TemporalUNet(3, 2, UNetConfig(width=16, multipliers=multipliers)).eval()
     ones = torch.ones(2, 1, 1)
     for length in (5, 8, 100):
         x, condition = torch.randn(2, length, 3), Condition(torch.randn(2, 3), torch.randn(2, length, 2), torch.ones(2, length))

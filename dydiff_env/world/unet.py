@@ -91,7 +91,7 @@ class TemporalUNet(nn.Module):
         for inputs, outputs in reversed(pairs[1:]):
             grow = nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1)
             self.up.append(Level(2 * outputs, inputs, width, kernel, grow))
-        self.output = nn.Sequential(_convolution(width, width, kernel), nn.Conv1d(width, channels[0], 1))
+        self.output = nn.Sequential(_convolution(channels[1], channels[1], kernel), nn.Conv1d(channels[1], channels[0], 1))
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         """F_θ (B, L, O) for scaled noisy states (B, L, O); only the states are returned (Eq. 4 asks for no more)."""
