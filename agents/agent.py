@@ -213,7 +213,7 @@ class Agent(nn.Module):
 
     def save(self, path: str | Path) -> Path:
         """Write the checkpoint, training state included, by one rename; ``load`` reads it back."""
-        return checkpoint.write(self, Path(path))
+        return checkpoint.write(self, Path(path).expanduser())
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> Self:

@@ -116,7 +116,7 @@ def loop(
     Raises:
         DyDiffError: where the agent does not fit the loop it is to resume, or the world does not fit the data.
     """
-    config, out = config or LoopConfig(), Path(out)
+    config, out = config or LoopConfig(), Path(out).expanduser()
     done, rest = divmod(agent.updates, config.updates)
     if rest or done > config.rounds:
         raise DyDiffError(

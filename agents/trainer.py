@@ -134,7 +134,7 @@ def train(
     Raises:
         DyDiffError: where the run's agent has been dreamt in another world.
     """
-    schedule, out = schedule or Schedule(), Path(out)
+    schedule, out = schedule or Schedule(), Path(out).expanduser()
     log_path = out.with_suffix(".csv")
     if judge is not None:
         if agent.judged not in (None, judge.fingerprint):
@@ -145,7 +145,7 @@ def train(
             )
         agent.judged = judge.fingerprint
     by = "dream_return" if judge is not None else "return_mean"
-    log = Log(log_path, agent.updates, Path(tensorboard) if tensorboard else None)
+    log = Log(log_path, agent.updates, Path(tensorboard).expanduser() if tensorboard else None)
     begun, first, away = time.perf_counter(), agent.updates, 0.0
     every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env or judge else [])
     losses: dict[str, Tensor] = {}

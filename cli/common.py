@@ -30,7 +30,8 @@ FULL = "The disk may be full: free some and run the same command again; what is 
 running: ContextVar[str] = ContextVar("running", default="")  # the command that was called
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+SEEDS = 2**32  # NumPy's old generators, which Stable-Baselines3 seeds, take no larger one
+Seed = Annotated[int, typer.Option("--seed", min=0, max=SEEDS - 1, help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -31,7 +31,7 @@ def evaluate(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many, of each policy.")] = 10,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help="Longest dream, steps; the environment's own limit by default.")
+        int | None, typer.Option(min=1, help="Longest episode, steps; the environment's own limit by default.")
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     deterministic: Annotated[
@@ -89,7 +89,7 @@ def evaluate(
             )
         if where is not None:
             real = {
-                name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic)
+                name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon)
                 for name, one in policies.items()
             }
         place = f"world {world}" if dreamt else env or environment_of(spec).id

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.cli.common import SEEDS, Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
 from dydiff_env.errors import DyDiffError
 
 
@@ -74,7 +74,7 @@ def train(
             str(pick_device(device)),
             resume,
         )
-        several = None if seeds is None else _whole_numbers(seeds)
+        several = None if seeds is None else _seeds(seeds)
         runs = [run.under(one) for one in several] if several else [run]
         written = [path for one in runs for path in one.files]
         for path in [*written, out.with_suffix(".json")] if several else written:
@@ -87,8 +87,8 @@ def train(
         emit(document if json else {key: value for key, value in document.items() if key != "runs"}, json)
 
 
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise DyDiffError(f"--seeds is {text!r}.", "Give whole numbers, as in 0,1,2.", usage=True) from None
+def _seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) < SEEDS for part in parts):
+        raise DyDiffError(f"--seeds is {text!r}.", f"Give whole numbers from 0 to {SEEDS - 1}, as in 0,1,2.", usage=True)
+    return [int(part) for part in parts]

@@ -128,6 +128,20 @@ def test_wrong_usage_exits_with_2(tiny_world_path: Path, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_seeds_that_no_generator_takes_are_wrong_usage(seed: str, tiny_world_path: Path, hopper_folder: Path, tmp_path: Path) -> None:
+    train = ["train", "bc", "--dataset", str(hopper_folder), "--out", str(tmp_path / "a.pt"), "--steps", "1"]
+    for line in (
+        ["fit", "--dataset", str(hopper_folder), "--out", str(tmp_path / "w"), "--seed", seed],
+        ["evaluate", "--policy", "random", "--world", str(tiny_world_path), "--seed", seed],
+        [*train, "--seed", seed],
+        [*train, "--seeds", f"0,{seed}"],
+    ):
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 2 and "--seed" in result.output, result.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("words", [["--world=~/world"], ["--world", "~/world"]])
 def test_the_home_folder_may_be_a_tilde(
     words: list[str], tiny_world_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

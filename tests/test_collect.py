@@ -348,3 +348,34 @@ def test_walkers_are_clumsy_by_degrees_and_their_noise_lasts():
     assert abs(lag - 0.9) < 0.03
     first = np.stack([WaypointController(maze, space, walk._config, seed)(at_goal)[4] for seed in range(400)])
     assert abs(first.std() - 0.2) < 0.02  # from the first step on
+
+
+class Line(gym.Env):
+    """A point on a line, moved by any number."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+    action_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.float32(action), 0.0, False, False, {}
+
+
+@pytest.fixture
+def line(monkeypatch):
+    for name, entry in (("Line-v0", f"{__name__}:Line"), ("LineByClass-v0", Line)):
+        monkeypatch.setitem(gym.registry, name, gym.envs.registration.EnvSpec(name, entry, max_episode_steps=5))
+
+
+def test_environments_of_ones_own_are_refused_with_what_to_do(line, tmp_path):
+    place, stay = Destination(out=tmp_path / "line"), lambda spec: lambda observations: 0 * observations
+    assert collect_policy("Line-v0", place, FEW, stay, "stay")["transitions"] == 600
+    with pytest.raises(DyDiffError, match="half an action's range"):
+        collect_policy("Line-v0", place, replace(FEW, noise=0.5), stay, "stay")
+    with pytest.raises(DyDiffError, match="actions without bounds"):
+        collect_tier("Line-v0", place, FEW)
+    with pytest.raises(DyDiffError, match='entry_point="module:Class"'):
+        collect_policy("LineByClass-v0", place, FEW, stay, "stay")

@@ -144,10 +144,13 @@ def test_a_missing_folder_and_a_file_say_so(tmp_path):
 
 def test_discrete_actions_and_images_are_refused(tmp_path):
     box, image = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    whole = gym.spaces.Box(-3, 3, (2,), np.int64)
     for name, spec, message in (
             ("discrete", DatasetSpec(box, gym.spaces.Discrete(2)), "has Discrete actions"),
             ("image", DatasetSpec(image, box), "is an image"),
             ("inside", DatasetSpec(gym.spaces.Dict(camera=image), box), "'camera' of .* is an image"),
+            ("steps", DatasetSpec(box, whole), "has int64 actions"),
+            ("counts", DatasetSpec(gym.spaces.Dict(count=whole), box), "'count' of .* is a Box of int64"),
             ("text", DatasetSpec(gym.spaces.Dict(say=gym.spaces.Text(3)), box), "'say' of .* is a Text")):
         folder = tmp_path / name
         minari.dataset.minari_storage.MinariStorage.new(folder, spec.observation_space, spec.action_space)

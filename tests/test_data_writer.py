@@ -78,6 +78,21 @@ def test_flattening_and_back_changes_nothing(rows, seed):
     np.testing.assert_array_equal(flatten_batch(DICT, unflatten_batch(DICT, values)), values)
 
 
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_bounds_that_are_no_float32_are_not_overstepped(tmp_path, data_format):
+    box = gym.spaces.Box(np.array([-0.1, -0.7]), np.array([0.1, 0.7]), dtype=np.float64)
+    assert not box.contains(box.high.astype(np.float32).astype(np.float64))
+    spec = DatasetSpec(gym.spaces.Dict(inner=box), box, dataset_id="tests/bounds-v0")
+    rows = np.array([[-0.1, -0.7], [0.1, 0.7], [0.05, -0.3]], np.float32)
+    with MinariWriter(tmp_path / "d", spec, data_format=data_format) as writer:
+        writer.append([Episode(rows, rows[:2], np.zeros(2, np.float32), False)])
+        folder = writer.publish()
+    episode = minari.MinariDataset(folder)[0]
+    for values in (episode.observations["inner"], episode.actions):
+        assert all(box.contains(row) for row in values)
+        np.testing.assert_array_equal(values.astype(np.float32), rows[: len(values)])
+
+
 def test_nothing_is_published_before_the_end_or_after_a_failure(tmp_path):
     spec, path = DatasetSpec(BOX, BOX, dataset_id="tests/fail-v0"), tmp_path / "x"
     with pytest.raises(RuntimeError), MinariWriter(path, spec) as writer:

@@ -25,6 +25,7 @@ def steps(count: int, **changes: np.ndarray) -> Episode:
     ({"terminated": np.zeros(4, bool)}, r"terminated \(4,\)"),
     ({"rewards": np.array([0, 0, np.inf, 0])}, "episode 1 has a NaN or infinite number in rewards, row 2"),
     ({"observations": np.full((5, 3), np.nan)}, "in observations, row 0"),
+    (steps(0)._asdict(), "episode 1 has no steps"),
 ])  # fmt: skip
 def test_episodes_that_cannot_be_are_refused_where_they_are(wrong: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(DyDiffError, match=words):

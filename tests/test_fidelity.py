@@ -63,13 +63,13 @@ def test_mazes_tell_the_legal_share_and_one_call_has_no_spread():
 
 def test_an_exact_rule_ends_dreams_where_it_says(tiny_world, tiny_world_path):
     world = World.load(tiny_world_path)
-    world.use_termination(lambda observations: observations[..., 0] < 1.1)
+    world.use_termination(lambda observations: observations[..., 0] < 1.2)
     for m in (0, 1):
         dream = world.dream(load_policy("random", world.spec), world.sample_starts(32, 1), 20, m)
         height = dream.observations[..., 0]
         for i, steps in enumerate(dream.lengths):
-            assert (height[i, 1:steps] >= 1.1 - 1e-4).all()
-            assert not dream.terminations[i] or height[i, steps] < 1.1 + 1e-4
+            assert (height[i, 1:steps] >= 1.2 - 1e-4).all()
+            assert not dream.terminations[i] or height[i, steps] < 1.2 + 1e-4
     assert dream.terminations.any()
     world.use_termination(None)
     assert world.models.termination.rule is None

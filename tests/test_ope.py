@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_all_policies_dream_from_the_same_starts_for_the_source_limit(tiny_world
     np.testing.assert_array_equal(one, again)
 
 
+def test_an_interval_counts_starts_not_copies(tiny_world) -> None:
+    few = replace(tiny_world, initial_bank=tiny_world.initial_bank[:4])
+    found = dream_returns(few, as_policy(constant(0.0), few.spec), 60, horizon=8)
+    assert found.starts is not None and found.starts.max() == 3 and len(found.starts) == 60
+    values = np.random.default_rng(0).normal(size=20)
+    low, high = Episodes(values, np.ones(20)).interval()
+    copies = Episodes(values.repeat(30), np.ones(600), np.arange(20).repeat(30))
+    assert copies.interval() == pytest.approx((low, high))
+    assert copies.document()["return_ci"] == table({"a": copies})[0]["dream_ci"] == list(copies.interval())
+
+
 def test_agreement_of_known_numbers() -> None:
     def episodes(value: float) -> Episodes:
         return Episodes(np.array([value, value]), np.array([1, 1]))
@@ -86,6 +98,7 @@ def test_the_command_ranks_policies_and_compares_with_reality(tiny_world_path, t
     assert returns == sorted(returns, reverse=True) and len(returns) == 2 and "agreement" not in dreamt
     both = run(*several, "--world", tiny_world_path, "--env", "Hopper-v5", "--horizon", 20, "--plot", tmp_path / "ope.png")
     assert {row["policy"] for row in both["policies"]} == {"random", "still:act"}
+    assert all(row["real_length"] <= 20 and row["dream_length"] <= 20 for row in both["policies"])
     assert set(both["agreement"]) == {"spearman", "regret", "mean_absolute_error", "real_range"}
     assert (tmp_path / "ope.png").stat().st_size > 1000
     real = run(*several, "--env", "Hopper-v5")

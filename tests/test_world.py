@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, islice, product
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
+from dydiff_env.policies.draws import stream
 from dydiff_env.synthesis.provenance import world_fingerprint
+from dydiff_env.world import dream as dreams
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
@@ -76,10 +78,42 @@ def test_seeds_reproduce_and_stochastic_policies_differ(tiny_world):
     assert not np.array_equal(first.actions, other.actions)
 
 
+def test_each_seed_and_step_and_use_draws_its_own(tiny_world, monkeypatch):
+    paths = product(range(5), range(3), range(100))
+    assert len({stream(*path) & 0xFFFFFFFF for path in paths}) == 1500  # torch on the CPU looks at the last 32 bits
+
+    class Draws:
+        def act(self, observations, deterministic=True):
+            seen.append(torch.rand(len(observations)))
+            return torch.zeros(len(observations), 3)
+
+    seen, drawn = [], dreams._drawn
+    monkeypatch.setattr(dreams, "_drawn", lambda *which: seen.append(drawn(*which)) or seen[-1])
+    starts, horizon = tiny_world.sample_starts(4), tiny_world.horizon + 3
+    for seed in range(3):
+        tiny_world.dream(Draws(), starts, horizon, iterations=0, deterministic=False, seed=seed)
+    assert len(seen) > 3 * tiny_world.horizon and len({float(draw[0]) for draw in seen}) == len(seen)
+
+
 def test_a_prefix_can_be_dreamt_alone(tiny_world):
     starts = tiny_world.sample_starts(4, seed=2)
     whole, part = tiny_world.dream(Push(), starts), tiny_world.dream(Push(), starts, horizon=4)
     assert np.allclose(whole.observations[:, :5], part.observations, atol=1e-4)
+
+
+def test_a_dream_that_outlives_its_anchor_stays_uncertain(tiny_world, monkeypatch):
+    def cut_short(*given):
+        rolled = rollout(*given)
+        steps = torch.arange(rolled.alive.shape[1])
+        return rolled._replace(alive=(steps < 3).float().expand_as(rolled.alive),
+                               disagreement=rolled.disagreement * (steps <= 3)[:, None])
+
+    starts, trust = tiny_world.sample_starts(4, seed=1), Trust(0.0)
+    whole = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
+    monkeypatch.setattr(dreams, "rollout", cut_short)
+    short = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
+    assert np.array_equal(short.uncertainties[:, :4], whole.uncertainties[:, :4]) and (whole.uncertainties > 0).all()
+    assert (short.uncertainties[:, 4:] == short.uncertainties[:, 3:4]).all()
 
 
 def test_long_horizons_chain_windows(tiny_world):
@@ -147,8 +181,9 @@ def test_network_sizes():
     assert sum(p.numel() for p in fast.parameters()) <= 2_000_000
 
 
-def test_unet_keeps_any_length_and_reads_its_conditions():
-    unet = TemporalUNet(3, 2, PAPER.network.__class__(width=16)).eval()
+@pytest.mark.parametrize("multipliers", [(1, 4, 8), (2, 1)])
+def test_unet_keeps_any_length_and_reads_its_conditions(multipliers):
+    unet = TemporalUNet(3, 2, UNetConfig(width=16, multipliers=multipliers)).eval()
     ones = torch.ones(2, 1, 1)
     for length in (5, 8, 100):
         x, condition = torch.randn(2, length, 3), Condition(torch.randn(2, 3), torch.randn(2, length, 2), torch.ones(2, length))
@@ -378,6 +413,10 @@ def test_the_threshold_counts_ordinary_states_for_as_many_as_they_stand_for():
         ({"anchors": None}, "go together"),
         ({"behavior": None}, "go together"),
         ({"network": UNetConfig()}, "go together"),
+        ({"network": UNetConfig(kernel=4)}, "odd kernel"),
+        ({"network": UNetConfig(width=20)}, "multiple of 8"),
+        ({"network": UNetConfig(multipliers=())}, "one multiplier at least"),
+        ({"network": UNetConfig(multipliers=(1, 0))}, "multipliers is 0"),
         ({"dynamics": replace(TINY.dynamics, elites=9)}, "more elites than members"),
         ({"dynamics_training": replace(TINY.dynamics_training, evaluate_every=0)}, "evaluate_every is 0"),
     ],

@@ -59,7 +59,7 @@ def fit_models(
     Returns:
         The world of the folder ``out``.
     """
-    data, folder = load_dataset(dataset), Path(out)
+    data, folder = load_dataset(dataset), Path(out).expanduser()
     facts = {"fingerprint": data.spec.fingerprint, "preset": preset, "seed": seed}
     settings: dict[str, Any] = {
         "preset": preset,
@@ -127,7 +127,7 @@ def fit_baseline(
     """
     if name not in BASELINES:
         raise unknown("model", name, BASELINES)
-    folder, data = Path(world), one_goal_each(load_dataset(dataset))
+    folder, data = Path(world).expanduser(), one_goal_each(load_dataset(dataset))
     if (folder / f"{name}.json").exists() and not overwrite:
         raise DyDiffError(f"{folder} has a {name} model.", "Replace it with --overwrite.", usage=True)
     home = World.load(folder, device)

@@ -82,7 +82,7 @@ class Destination:
             raise DyDiffError("Nothing says where the dataset goes.",
                               "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
         if self.out is not None:
-            return self.out, check_dataset_id(self.dataset_id or dataset_id_for(self.out))
+            return self.out.expanduser(), check_dataset_id(self.dataset_id or dataset_id_for(self.out))
         assert self.dataset_id is not None
         return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
 
@@ -111,13 +111,16 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     The reference scores are the mean returns of random actions and of the run's best policy, without exploration.
 
     Raises:
-        DyDiffError: for an unknown tier or algorithm.
+        DyDiffError: for an unknown tier or algorithm, or actions without bounds.
     """
     from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun  # takes a second to import
 
     if config.tier not in TIERS:
         raise unknown("tier", config.tier, TIERS)
     spec = describe(env_id)
+    if not np.isfinite(spec.action_bounds).all():
+        raise DyDiffError(f"{env_id} has actions without bounds: no behaviour policy can be trained.",
+                          "Bound its action space, or record a --policy.", usage=True)
     env_json = str(spec.env_spec)
     by_default = {"random": 0, "medium-replay": config.steps}
     train_steps = by_default.get(config.tier, 300_000) if config.train_steps is None else config.train_steps
@@ -165,6 +168,9 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
         policy: makes the acting function once the spaces are known.
         name: what to call it in the metadata.
         progress: show a bar on a terminal.
+
+    Raises:
+        DyDiffError: for noise on actions without bounds.
     """
     spec = describe(env_id, **(MAZE_TASK | {"reset_target": not config.keep_goal} if is_maze(env_id) else {}))
     act = policy(spec)
@@ -190,6 +196,9 @@ def _waypoints(env_json: str, config: WaypointConfig, seed: int) -> Act:
 def _noisy(act: Act, space: gym.Space, noise: float, seed: int) -> Act:
     """The same with Gaussian noise on its actions, kept inside the space."""
     assert isinstance(space, gym.spaces.Box)
+    if not space.is_bounded():
+        raise DyDiffError("Noise is measured in half an action's range, and these actions have no bounds.",
+                          "Leave out --noise, or bound the environment's action space.", usage=True)
     rng, low, high = np.random.default_rng(seed), space.low.reshape(-1), space.high.reshape(-1)
 
     def noisy(observations: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
     Raises:
         DyDiffError: where the file is missing, damaged or not D4RL's, or ``env`` has other spaces.
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     if not file.is_file():
         raise DyDiffError(f"There is no file {file}.", "Give the .hdf5 file of a D4RL dataset.")
     try:

@@ -154,6 +154,8 @@ def check_episode(spec: DatasetSpec, episode: Episode, index: int, name: str) ->
         raise DyDiffError(f"{name}: episode {index} has {found}.",
                           f"An episode of L steps has observations (L+1, {spec.observation_size}), actions (L, {spec.action_size}), "
                           "rewards (L,) and one bool, terminated.")
+    if not steps:
+        raise DyDiffError(f"{name}: episode {index} has no steps.", "Leave it out.")
     for field in wanted:
         values = np.asarray(getattr(episode, field))
         if not np.isfinite(values).all():
@@ -192,8 +194,9 @@ class Dataset:
         """Episodes, each of at least one step, put one after another.
 
         Raises:
-            DyDiffError: where there are none, or one of them has a wrong shape or a number that is not finite.
+            DyDiffError: where there are none, one has a wrong shape or a number that is not finite, or the spaces are not of floats.
         """
+        check_spaces(spec.observation_space, spec.action_space, spec.dataset_id)
         if not len(episodes):
             raise DyDiffError(f"{spec.dataset_id} has no episodes.", "Give at least one.")
         for index, episode in enumerate(episodes):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import h5py
 import numpy as np
 
@@ -69,8 +70,13 @@ FORMATS: dict[str, Callable[[Path, Iterable[Dataset]], None]] = {"hdf5": write_h
 
 
 def _episodes(batch: Dataset) -> Iterator[Columns]:
-    observations = unflatten_batch(batch.spec.observation_space, batch.observations)
-    actions = unflatten_batch(batch.spec.action_space, batch.actions)
+    observations, actions = (
+        _exact(space, unflatten_batch(space, rows))
+        for space, rows in (
+            (batch.spec.observation_space, batch.observations),
+            (batch.spec.action_space, batch.actions),
+        )
+    )
     rewards = batch.rewards.astype(np.float64)
     for i, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
         ends = np.zeros((2, stop - start), bool)
@@ -82,6 +88,16 @@ def _episodes(batch: Dataset) -> Iterator[Columns]:
             ends[0],
             ends[1],
         )
+
+
+def _exact(space: gym.Space, values: Any) -> Any:
+    """Values that float32 has rounded to beyond a float64 bound, put back on it: else they would lie outside their space."""
+    if isinstance(space, gym.spaces.Dict):
+        return {key: _exact(part, values[key]) for key, part in space.spaces.items()}
+    assert isinstance(space, gym.spaces.Box)
+    for bound in (space.low, space.high):
+        values = np.where(values == bound.astype(np.float32), bound, values)
+    return values
 
 
 def _bytes(batch: Dataset) -> int:

@@ -16,11 +16,12 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space, name: st
     """Make sure that this package can model the observations and actions of ``name``.
 
     Raises:
-        DyDiffError: for images, discrete actions and everything else that is not a Box or a Dict of Boxes.
+        DyDiffError: for images, discrete actions and everything else that is not a Box of floats or a Dict of such.
     """
-    if not isinstance(action_space, gym.spaces.Box):
-        raise DyDiffError(f"{name} has {type(action_space).__name__} actions; DyDiff models continuous ones.",
-                          "Use data whose action space is a Box.")
+    if not isinstance(action_space, gym.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
+        kind = action_space.dtype if isinstance(action_space, gym.spaces.Box) else type(action_space).__name__
+        raise DyDiffError(f"{name} has {kind} actions; DyDiff models continuous ones.",
+                          "Use data whose action space is a Box of floats.")
     for key, leaf in leaves(observation_space):
         where = f"observation {key!r} of {name}" if key else f"the observation of {name}"
         if not isinstance(leaf, gym.spaces.Box):
@@ -29,6 +30,9 @@ def check_spaces(observation_space: gym.Space, action_space: gym.Space, name: st
         if len(leaf.shape) >= 2 and leaf.dtype == np.uint8:
             raise DyDiffError(f"{where} is an image {leaf.shape}; DyDiff models states.",
                               "Use data with state observations.")
+        if not np.issubdtype(leaf.dtype, np.floating):  # rounded, they would not be the ones the policy acted on
+            raise DyDiffError(f"{where} is a Box of {leaf.dtype}; DyDiff models real-valued states.",
+                              "Log it as floats: gymnasium.wrappers.DtypeObservation makes an environment show them.")
 
 
 def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]]:

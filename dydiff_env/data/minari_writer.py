@@ -50,7 +50,7 @@ class MinariWriter:
         if data_format not in FORMATS:
             raise unknown("data format", data_format, FORMATS)
         self.data_format = data_format
-        self.path, self.spec, self.resumable = Path(path), spec, resumable or resume
+        self.path, self.spec, self.resumable = Path(path).expanduser(), spec, resumable or resume
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_dataset_id(spec.dataset_id)
         check_free(self.path, overwrite, DATASET)

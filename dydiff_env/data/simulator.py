@@ -40,13 +40,18 @@ def describe(env_id: str, **kwargs: Any) -> DatasetSpec:
     """Spaces and specification of an environment.
 
     Raises:
-        DyDiffError: where it cannot be made, or its spaces are not continuous.
+        DyDiffError: where it cannot be made, its spaces are not continuous, or no file can name it.
     """
     env = make_env(env_id, **kwargs)
     env.close()
     check_spaces(env.observation_space, env.action_space, env_id)
     assert env.spec is not None
-    return DatasetSpec(env.observation_space, env.action_space, env.spec.to_json())
+    try:
+        text = env.spec.to_json()
+    except (TypeError, ValueError) as error:
+        raise DyDiffError(f"{env_id} is registered with a class, a function or an argument that a dataset cannot name.",
+                          'Register it with entry_point="module:Class", and with arguments that are plain values.') from error
+    return DatasetSpec(env.observation_space, env.action_space, text)
 
 
 def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper] = (),

@@ -70,8 +70,9 @@ def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
     """
     if _demo(policy):
         return embedded.WORLD
-    if agent is not None and agent.world and (Path(agent.world) / "world.json").is_file():
-        return Path(agent.world)
+    own = Path(agent.world).expanduser() if agent is not None and agent.world else None
+    if own is not None and (own / "world.json").is_file():
+        return own
     named = os.environ.get("DYDIFF_ENV_WORLD")
     named = os.path.expanduser(named) if named else None
     if named and not Path(named).is_dir():
@@ -87,11 +88,12 @@ def trained(policy: str | None) -> Trained | None:
     Raises:
         DyDiffError: where the file is missing or damaged.
     """
-    if policy is None or _demo(policy) or policy in ("random", "behavior") or (":" in policy and not Path(policy).is_file()):
+    if policy is None or _demo(policy) or policy in ("random", "behavior"):
         return None
-    if file_kind(Path(policy)) != "agent":
+    path = Path(policy).expanduser()
+    if (":" in policy and not path.is_file()) or file_kind(path) != "agent":
         return None
-    checkpoint = read_checkpoint(Path(policy))
+    checkpoint = read_checkpoint(path)
     return Trained(checkpoint.get("world"), DatasetSpec.from_json(checkpoint["spec"]))
 
 

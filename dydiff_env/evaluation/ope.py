@@ -11,7 +11,8 @@ import numpy as np
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.picture import picture
-from dydiff_env.evaluation.scores import Episodes, bootstrap_interval, environment_of
+from dydiff_env.evaluation.scores import Episodes, environment_of
+from dydiff_env.policies.draws import stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
 
@@ -57,7 +58,7 @@ def dream_returns(
         seed: of the starts and draws; the same for all policies, so that they are compared on the same starts.
 
     Returns:
-        Returns and lengths, (episodes,) each.
+        Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
     """
     horizon = episode_limit(world.spec) if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
@@ -70,13 +71,15 @@ def dream_returns(
             horizon,
             iterations,
             deterministic=deterministic,
-            seed=seed + begin,
+            seed=stream(seed, begin),
             trust=trust,
         )
         for begin in range(0, episodes, BATCH)
     ]
     return Episodes(
-        np.concatenate([part.returns for part in parts]), np.concatenate([part.lengths for part in parts])
+        np.concatenate([part.returns for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.unique(starts, axis=0, return_inverse=True)[1].reshape(-1),
     )
 
 
@@ -132,7 +135,7 @@ def table(
         row: dict[str, object] = {"policy": name}
         for place, returns in found.items():
             row[f"{place}_return"] = float(returns[name].returns.mean())
-            row[f"{place}_ci"] = list(bootstrap_interval(returns[name].returns))
+            row[f"{place}_ci"] = list(returns[name].interval())
             row[f"{place}_length"] = float(returns[name].lengths.mean())
         rows.append(row)
     return rows
@@ -146,11 +149,11 @@ def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes],
     """
     figure, axes = picture(5, 5)
     for name in dreamt:
-        x, y = real[name].returns, dreamt[name].returns
-        spread = [
-            np.abs(np.array(bootstrap_interval(values)) - values.mean())[:, None] for values in (x, y)
-        ]
-        axes.errorbar(x.mean(), y.mean(), xerr=spread[0], yerr=spread[1], fmt="o", capsize=3, label=Path(name).name)
+        (x, across), (y, up) = (
+            (found.returns.mean(), np.abs(np.array(found.interval()) - found.returns.mean())[:, None])
+            for found in (real[name], dreamt[name])
+        )
+        axes.errorbar(x, y, xerr=across, yerr=up, fmt="o", capsize=3, label=Path(name).name)
     middle = float(np.mean([found.returns.mean() for found in real.values()]))
     axes.axline((middle, middle), slope=1, color="0.6", linestyle="--", zorder=0)
     found = agreement(dreamt, real) if len(dreamt) > 1 else None

@@ -25,14 +25,23 @@ class Episodes:
     Args:
         returns: (E,) undiscounted returns.
         lengths: (E,) steps.
+        starts: (E,) the number of the state that each began in, of those there are; None where no two began in the same.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
+    starts: np.ndarray | None = None
+
+    def interval(self) -> tuple[float, float]:
+        """The mean return's 95 % bootstrap interval over starts: episodes of one start may be copies, and are redrawn together."""
+        if self.starts is None:
+            return bootstrap_interval(self.returns)
+        sums = np.stack([np.bincount(self.starts, self.returns), np.bincount(self.starts)], 1)
+        return bootstrap_interval(sums, statistic=lambda rows: rows[:, 0].sum() / rows[:, 1].sum())
 
     def document(self, spec: DatasetSpec | None = None) -> dict[str, object]:
         """The JSON document of ``dydiff-env evaluate``, with a normalised score where ``spec`` can tell."""
-        low, high = bootstrap_interval(self.returns)
+        low, high = self.interval()
         document: dict[str, object] = {
             "return_mean": float(self.returns.mean()),
             "return_ci": [low, high],
@@ -85,6 +94,7 @@ def evaluate_returns(
     seed: int = 0,
     deterministic: bool = True,
     num_envs: int | None = None,
+    horizon: int | None = None,
 ) -> Episodes:
     """Run a policy in copies of an environment, all acted on as one batch.
 
@@ -95,6 +105,7 @@ def evaluate_returns(
         seed: of the environments' resets and of what the policy draws.
         deterministic: asked of the policy.
         num_envs: copies; at most 16 when None.
+        horizon: the longest episode; the environment's own limit when None.
 
     Returns:
         Returns and lengths of the episodes, copy by copy.
@@ -104,7 +115,7 @@ def evaluate_returns(
     """
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
-    vector = make_vec_env(env, num_envs)
+    vector = make_vec_env(env, num_envs, max_episode_steps=horizon)
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         _limit(vector.envs[0].spec, env)  # or the wait would have no end
@@ -162,7 +173,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic of one or more groups, each redrawn by itself; the same every time.
 
     Args:
-        groups: (K,) values each.
+        groups: (K, …) values each.
         statistic: takes as many arrays as there are groups; the mean by default.
         level: of the interval.
         samples: how often the groups are redrawn.

@@ -21,7 +21,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         DyDiffError: where the file is missing, broken, no agent's checkpoint, or of a later version.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DyDiffError(f"There is no checkpoint {path}.", "Make one with `dydiff-env train`.") from None
     except pickle.UnpicklingError:

@@ -1,4 +1,4 @@
-"""What a policy draws is decided by torch's global generators: here they are seeded, and left as they were."""
+"""A stream of draws for each use; torch's global generators, which policies draw from, are seeded here and left as they were."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import torch
 from torch import Tensor
 
 from dydiff_env.policies.policy import Policy
+
+BITS = 2**64 - 1
+
+
+def stream(seed: int, *path: int) -> int:
+    """The seed of the stream at ``path`` below ``seed``; a sum would give seed 0 at step 1 the draws of seed 1 at step 0 (SplitMix64)."""
+    state = int(seed)
+    for number in path:
+        state = (state + (number + 1) * 0x9E3779B97F4A7C15) & BITS
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            state = ((state ^ (state >> shift)) * factor) & BITS
+        state ^= state >> 31
+    return state
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def load_policy(
             "If you trust where it came from, pass --trust; in Python, load_policy(FILE, trust=True).",
             usage=True,
         )
-    return _load_file(path, kind, spec, None if vecnormalize is None else Path(vecnormalize), device)
+    return _load_file(path, kind, spec, None if vecnormalize is None else Path(vecnormalize).expanduser(), device)
 
 
 def as_policy(policy: Any, spec: DatasetSpec, **options: Any) -> BoundedPolicy:

@@ -111,7 +111,7 @@ def export(
         DyDiffError: for wrong options, a policy that does not fit the world, an output in the way, or a full
             disk. Nothing is left behind but finished rounds.
     """
-    begun, out = time.perf_counter(), Path(out)
+    begun, out = time.perf_counter(), Path(out).expanduser()
     chosen = get_method(method)
     if workers < 1:
         raise DyDiffError(f"--workers is {workers}.", "Give 1 or more.", usage=True)

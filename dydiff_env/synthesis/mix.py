@@ -45,7 +45,7 @@ def mix(
     Raises:
         DyDiffError: where a dataset is missing, or their spaces differ by more than float32 and float64.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     if dataset_id is not None:
         check_unused(dataset_id, overwrite)
     check_free(out, overwrite, DATASET)

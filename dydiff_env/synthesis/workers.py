@@ -91,7 +91,7 @@ class Sources:
             raise DyDiffError(
                 f"The {method.model} model lies in the world's folder.", "Give the world by its path."
             )
-        model = baselines.load(Path(self.world), method.model, world.spec, self.device)
+        model = baselines.load(Path(self.world).expanduser(), method.model, world.spec, self.device)
         if isinstance(model, SynthER):
             return Opened(TransitionSampler(model), world, None, model)
         assert isinstance(model, MTDiff)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.draws import own_draws, seed_draws
+from dydiff_env.policies.draws import own_draws, seed_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
 from dydiff_env.world.networks import in_blocks
@@ -18,6 +18,7 @@ from dydiff_env.world.rollout import Act, apart, rollout
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
+NOISE, FATE, ACTIONS = range(3)  # what a dream's seed decides, each by a stream of its own
 FADE = 25  # steps over which the members' correction vanishes before a further window
 
 
@@ -67,7 +68,7 @@ def dream(
         iterations = 0  # a correction is of a policy's rollout
     elif trust is None and iterations:
         trust = trust_in(world, policy)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(stream(seed, NOISE))
     further = torch.full((len(states),), torch.inf) if goes_on is None else torch.as_tensor(goes_on, dtype=torch.float32)
     further = further.to(world.device)
     rows = torch.arange(len(states), device=world.device)  # those that still live
@@ -75,7 +76,7 @@ def dream(
     actions = torch.zeros(len(states), horizon, world.spec.action_size, device=world.device)
     uncertainties = torch.zeros(len(states), horizon, device=world.device)
     alive = torch.zeros(len(states), horizon, dtype=torch.bool, device=world.device)
-    with fast_products(world.device), own_draws(world.device, seed):  # for a policy that draws whatever it is asked for
+    with fast_products(world.device), own_draws(world.device, stream(seed, ACTIONS)):  # for a policy that draws whatever it is told
         for begin in range(0, horizon, world.horizon):
             if not len(rows):
                 break
@@ -87,12 +88,12 @@ def dream(
                 end - begin,
                 iterations,
                 deterministic,
-                seed + begin,
+                stream(seed, ACTIONS, begin),
                 first if begin == 0 else None,
                 generator,
                 trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
                 torch.full_like(further[rows], end - begin) if end < horizon else further[rows] - begin,
-                _drawn(len(rows), seed + begin) if begin or fate is None else torch.from_numpy(fate),
+                _drawn(len(rows), stream(seed, FATE, begin)) if begin or fate is None else torch.from_numpy(fate),
             )
             along[rows, begin : end + 1], actions[rows, begin:end] = window[0], window[1]
             uncertainties[rows, begin:end], alive[rows, begin:end] = window[2], window[3]
@@ -109,7 +110,7 @@ def trust_in(world: World, policy: Policy) -> Trust:
     starts = world.normalizer.normalize(torch.from_numpy(world.sample_starts(STARTS)).to(world.device))
 
     def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
-        return _act(world, policy, at, True, t)
+        return _act(world, policy, at, True, stream(0, ACTIONS, t))
 
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
@@ -147,7 +148,7 @@ def _window(
         if t == 0 and first is not None:
             return first
         assert policy is not None
-        return _act(world, policy, at, deterministic, None if deterministic else seed + t)
+        return _act(world, policy, at, deterministic, None if deterministic else stream(seed, t))
 
     def relabel(along: Tensor) -> Tensor:
         assert policy is not None
@@ -192,7 +193,10 @@ def _window(
     # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
     # that is a little unsure from ending long dreams.
     enough = (0.05 + 0.9 * fate[:, None]).to(world.device, torch.float32)
-    uncertainties = rolled.disagreement.square().mean(-1).sqrt()
+    # A refined dream may outlive the single-step rollout, which has nothing to say after its end: what it last said holds on.
+    last = rolled.alive.sum(1, keepdim=True).long()
+    said = torch.minimum(torch.arange(horizon, device=world.device), last)
+    uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
     return refined, actions, uncertainties, alive > enough
 
 

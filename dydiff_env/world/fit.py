@@ -81,7 +81,7 @@ def fit(
             world = fit_world(Fitting(data, settings, seed, Path(peers.tell(scratch)), *how))
             peers.wait()
             return world
-    target = Path(out)
+    target = Path(out).expanduser()
     check_free(target, overwrite, WORLD)
     folder = target.with_name(target.name + ".partial")
     with sole_writer(target) if peers.main else nullcontext():
@@ -183,4 +183,4 @@ def tensorboard_log(folder: str | Path | None) -> Callable[[str, float, int], No
     Raises:
         DyDiffError: without TensorBoard.
     """
-    return None if folder is None else summary_writer()(str(folder), flush_secs=5).add_scalar
+    return None if folder is None else summary_writer()(str(Path(folder).expanduser()), flush_secs=5).add_scalar

@@ -8,6 +8,7 @@ from typing import Any
 
 from dydiff_env.errors import DyDiffError
 from dydiff_env.world.refine import UPDATES
+from dydiff_env.world.unet import GROUPS
 
 OPTIMIZERS = ("adamw", "soap")
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -18,6 +19,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "heads": (1, 1_000),
     "patch": (1, 100_000),
     "kernel": (1, 1_000),
+    "multipliers": (1, 1_000),
     "members": (1, 1_000),
     "elites": (1, 1_000),
     "clones": (1, 1_000),
@@ -65,6 +67,11 @@ def check_settings(config: Any, where: str = "the settings") -> None:
         raise DyDiffError(f"{where} are no noise levels.", "Correct it, or restore the file.")
     if {"width", "heads"} <= names and config.width % config.heads:
         raise DyDiffError(f"{where}.width is not a multiple of its heads.", "Correct it, or restore the file.")
+    if {"kernel", "multipliers"} <= names and (config.width % GROUPS or not config.kernel % 2 or not config.multipliers):
+        raise DyDiffError(
+            f"{where} has width {config.width}, kernel {config.kernel} and {len(config.multipliers)} multipliers.",
+            f"Use a width that is a multiple of {GROUPS}, an odd kernel, and one multiplier at least.",
+        )
     if {"members", "elites"} <= names and config.elites > config.members:
         raise DyDiffError(f"{where} has more elites than members.", "Correct it, or restore the file.")
     if "optimizer" in names and config.optimizer not in OPTIMIZERS:

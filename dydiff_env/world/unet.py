@@ -11,10 +11,18 @@ from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
 
+GROUPS = 8  # of a group norm
+
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Size of the U-Net: channels of a level are width · multiplier."""
+    """Size of the U-Net: channels of a level are width · multiplier.
+
+    Args:
+        width: a multiple of ``GROUPS``.
+        multipliers: one a level.
+        kernel: odd, so that a convolution keeps the length.
+    """
 
     width: int = 128
     multipliers: tuple[int, ...] = (1, 4, 8)
@@ -24,7 +32,7 @@ class UNetConfig:
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Convolution, group norm, Mish."""
     return nn.Sequential(
-        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(8, outputs), nn.Mish()
+        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(GROUPS, outputs), nn.Mish()
     )
 
 
@@ -83,7 +91,7 @@ class TemporalUNet(nn.Module):
         for inputs, outputs in reversed(pairs[1:]):
             grow = nn.ConvTranspose1d(inputs, inputs, 4, stride=2, padding=1)
             self.up.append(Level(2 * outputs, inputs, width, kernel, grow))
-        self.output = nn.Sequential(_convolution(width, width, kernel), nn.Conv1d(width, channels[0], 1))
+        self.output = nn.Sequential(_convolution(channels[1], channels[1], kernel), nn.Conv1d(channels[1], channels[0], 1))
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         """F_θ (B, L, O) for scaled noisy states (B, L, O); only the states are returned (Eq. 4 asks for no more)."""

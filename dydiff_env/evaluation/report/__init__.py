@@ -48,7 +48,7 @@ def report(
     from dydiff_env.evaluation.report.sections import Dreaming, all_sections
     from dydiff_env.evaluation.report.sources import find_sources, labels
 
-    out = Path(out)
+    out = Path(out).expanduser()
     if out.exists() and not overwrite:
         raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.", usage=True)
     if starts < 1:
