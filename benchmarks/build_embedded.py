@@ -33,7 +33,6 @@ from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.evaluation.scores import environment_of, evaluate_returns
 from dydiff_env.policies import load_policy
 from dydiff_env.world.behavior import BehaviorConfig
-from dydiff_env.world.dynamics import DynamicsConfig
 from dydiff_env.world.presets import FAST, AnchorConfig, Preset
 from dydiff_env.world.refine import RefinementConfig
 from dydiff_env.world.reward import RewardConfig
@@ -61,8 +60,8 @@ def preset(scale: float) -> Preset:
         name="embedded",
         refinement=RefinementConfig(trust=0.5),  # measured: in the simulator it serves better than what the members say
         horizon=64,
-        dynamics=DynamicsConfig(members=4, elites=3, width=96, depth=3),
-        dynamics_training=steps(FAST.dynamics_training, 12_000),
+        dynamics=replace(FAST.dynamics, members=4, elites=3, width=96, depth=3),
+        dynamics_training=steps(FAST.dynamics_training, 4_000),
         reward=RewardConfig(width=128),
         reward_training=steps(FAST.reward_training, 3_000),
         termination=TerminationConfig(width=32, depth=2),
@@ -71,7 +70,7 @@ def preset(scale: float) -> Preset:
         behavior_training=steps(FAST.behavior_training, 800),
         anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
         network=TransformerConfig(width=64, blocks=3),
-        denoiser_training=steps(FAST.denoiser_training, 3_000),
+        denoiser_training=steps(FAST.denoiser_training, 2_500),
     )
 
 

@@ -125,13 +125,13 @@ def world_preset(scale: float) -> Preset:
         name="demo",
         horizon=64,
         dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3),
-        dynamics_training=steps(FAST.dynamics_training, 5_000),
+        dynamics_training=steps(FAST.dynamics_training, 2_000),
         reward_training=steps(FAST.reward_training, 1_500),
         termination_training=steps(FAST.termination_training, 500),
         behavior_training=steps(FAST.behavior_training, 800),
         anchors=AnchorConfig(windows=max(256, round(8_000 * scale))),
         network=TransformerConfig(width=64, blocks=3),
-        denoiser_training=steps(FAST.denoiser_training, 1_200),
+        denoiser_training=steps(FAST.denoiser_training, 1_000),
     )
 
 
