@@ -58,10 +58,11 @@ class SOAP(Optimizer):
                 state[f"basis {side}"] = torch.linalg.eigh(state[f"gram {side}"])[1].flip(-1).contiguous()
             return
         state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].lerp_(_turn(gradient, state).square_(), 1 - beta2)
+        turned = _turn(gradient, state)
+        state["mean"].lerp_(turned, 1 - beta1)
+        state["square"].lerp_(turned.square(), 1 - beta2)
         debias = (1 - beta1 ** state["step"]) / (1 - beta2 ** state["step"]) ** 0.5
-        move = _turn(state["mean"], state).div_(state["square"].sqrt().mul_(debias).add_(1e-8))
+        move = state["mean"] / state["square"].sqrt().mul_(debias).add_(1e-8)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(_turn(move, state, back=True), alpha=-group["lr"])
         for side in sides:
@@ -82,21 +83,21 @@ def _gram(gradient: Tensor, side: int) -> Tensor:
 
 
 def _turn(matrix: Tensor, state: dict[str, Tensor], back: bool = False) -> Tensor:
-    """The matrix in the eigenbases, or back from them; a new tensor."""
+    """The matrix in the eigenbases, or back from them."""
     left, right = state.get("basis -2"), state.get("basis -1")
     if left is not None:
         matrix = (left if back else left.transpose(-2, -1)) @ matrix
     if right is not None:
         matrix = matrix @ (right.transpose(-2, -1) if back else right)
-    return matrix.clone() if left is None and right is None else matrix
+    return matrix
 
 
 def _turn_basis(state: dict[str, Tensor], side: int) -> None:
     """One step of orthogonal iteration towards the eigenvectors, which hardly move from one turn to the next."""
-    gram, basis = state[f"gram {side}"], state[f"basis {side}"]
+    gram, basis, square = state[f"gram {side}"], state[f"basis {side}"], state["square"]
     order = (basis * (gram @ basis)).sum(-2).argsort(dim=-1, descending=True)
-    basis = basis.gather(-1, order.unsqueeze(-2).expand_as(basis))
-    state[f"basis {side}"] = torch.linalg.qr(gram @ basis)[0]
-    square = state["square"]
-    moved = order.unsqueeze(-1 if side == -2 else -2).expand_as(square)
-    state["square"] = square.gather(side, moved)
+    turned = torch.linalg.qr(gram @ basis.gather(-1, order.unsqueeze(-2).expand_as(basis)))[0]
+    state[f"basis {side}"] = turned
+    state["square"] = square.gather(side, order.unsqueeze(-1 if side == -2 else -2).expand_as(square))
+    change = basis.transpose(-2, -1) @ turned
+    state["mean"] = change.transpose(-2, -1) @ state["mean"] if side == -2 else state["mean"] @ change
