@@ -70,7 +70,7 @@ class Preset:
             optimizer="soap",
             beta2=0.95,
             weight_decay=1e-5,
-            evaluate_every=1_000,
+            evaluate_every=250,
         )
     )
     reward: RewardConfig = field(default_factory=RewardConfig)
