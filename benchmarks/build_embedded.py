@@ -53,7 +53,7 @@ def preset(scale: float) -> Preset:
 
     def steps(config: TrainingConfig, count: int) -> TrainingConfig:
         count = max(20, round(count * scale))
-        return replace(config, steps=count, evaluate_every=max(1, count // 5))
+        return replace(config, steps=count, evaluate_every=max(1, count // 20))
 
     return replace(
         FAST,

@@ -118,7 +118,7 @@ def world_preset(scale: float) -> Preset:
 
     def steps(config: Any, count: int) -> Any:
         count = max(20, round(count * scale))
-        return replace(config, steps=count, evaluate_every=max(1, count // 5))
+        return replace(config, steps=count, evaluate_every=max(1, count // 20))
 
     return replace(
         FAST,

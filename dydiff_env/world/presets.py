@@ -180,7 +180,7 @@ TINY = Preset(
         members=3, elites=2, width=64, depth=2, beta=1.0, frequencies=(0.5, 1.0), hard=0.5, unroll=4
     ),
     dynamics_training=TrainingConfig(
-        steps=600, learning_rate=8e-3, optimizer="soap", beta2=0.95, evaluate_every=200
+        steps=600, learning_rate=8e-3, optimizer="soap", beta2=0.95, evaluate_every=100
     ),
     reward=RewardConfig(width=64),
     reward_training=TrainingConfig(steps=400, evaluate_every=200),

@@ -34,7 +34,7 @@ class TrainingConfig:
         beta2: β₂, the memory of its mean squares.
         ema: decay of the averaged weights, 0 for none.
         clip: largest gradient norm.
-        evaluate_every: steps between two looks at the held-out data.
+        evaluate_every: steps between two looks at the held-out data, and of the dynamics at which examples are hard.
         patience: looks without a 1 % improvement of any member before training stops; 0 never stops early.
     """
 
