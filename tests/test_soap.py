@@ -79,6 +79,19 @@ def test_members_do_not_see_each_other(largest: int) -> None:
         torch.testing.assert_close(parameter, together[0][m], rtol=1e-3, atol=1e-4)
 
 
+def test_a_rare_large_gradient_throws_nothing_far() -> None:
+    """It turns the basis, in which the small ones' mean then lies where hardly any squares are remembered."""
+    (parameter,) = made((8, 8))
+    optimizer, generator = SOAP([parameter], lr=0.01), torch.Generator().manual_seed(0)
+    for step in range(8 * BASIS_EVERY):
+        before = parameter.detach().clone()
+        small = torch.randn(8, 1, generator=generator) @ torch.ones(1, 8) + 1e-4 * torch.randn(8, 8, generator=generator)
+        rare = torch.randn(8, 8, generator=generator) * 1e3
+        parameter.grad = rare if step % 60 == 59 else small
+        optimizer.step()
+        assert (parameter - before).square().mean().sqrt() <= 0.01001
+
+
 def test_a_stop_changes_nothing() -> None:
     shapes, half = ((5, 8), (2, 6, 3), (4,)), BASIS_EVERY
     through, aim = made(*shapes), list(made(*shapes, seed=1))

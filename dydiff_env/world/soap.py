@@ -19,7 +19,8 @@ class SOAP(Optimizer):
 
     There its numbers are nearly uncorrelated, which is what Adam takes for granted. Small networks that have to be right to many
     digits, as a single-step model, learn in a quarter of the steps. Everything but the last two dimensions of a parameter are
-    matrices apart: the members of an ensemble do not see each other.
+    matrices apart: the members of an ensemble do not see each other. A step is cut where it would be longer than Adam's longest
+    (Adafactor's clipping; Shazeer and Stern, 2018, arXiv 1804.04235).
 
     Args:
         parameters: to be trained; those that are no matrices are AdamW's.
@@ -63,6 +64,9 @@ class SOAP(Optimizer):
         state["square"].lerp_(turned.square(), 1 - beta2)
         debias = (1 - beta1 ** state["step"]) / (1 - beta2 ** state["step"]) ** 0.5
         move = state["mean"] / state["square"].sqrt().mul_(debias).add_(1e-8)
+        # A basis that has just been turned by a rare, large gradient may find a mean where it remembers no squares.
+        across = tuple(range(-min(2, move.dim()), 0))
+        move /= move.square().mean(across, keepdim=True).sqrt_().clamp_(min=1)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(_turn(move, state, back=True), alpha=-group["lr"])
         for side in sides:
