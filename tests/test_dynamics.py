@@ -158,4 +158,6 @@ def test_a_number_that_hardly_ever_changes_does_not_outweigh_all_others(tmp_path
     mean, scale = spread(fitting, lambda step: step.next_states - step.states)
     torch.testing.assert_close(mean, changes.mean(0), rtol=1e-3, atol=1e-5)
     assert scale[0] == pytest.approx(float(changes[:, 0].std()), rel=1e-3)
-    assert (changes / scale).abs().max() <= FARTHEST * 1.001 and (scale > 0).all()
+    assert ((changes - mean) / scale).abs().max() <= FARTHEST * 1.001 and (scale > 0).all()
+    _, far = spread(fitting, lambda step: step.rewards + 1000)  # wherever zero lies
+    assert far == pytest.approx(float(step.rewards.std()), rel=1e-3)

@@ -16,7 +16,7 @@ from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.training import train
 
 LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
-FARTHEST = 30.0  # standard deviations: a change that is larger sets the scale of its dimension itself
+FARTHEST = 30.0  # standard deviations: what is farther from the mean sets the scale of its dimension itself
 
 
 def spread(fitting: Fitting, of: Callable[[Step], Tensor]) -> tuple[Tensor, Tensor]:
@@ -25,15 +25,16 @@ def spread(fitting: Fitting, of: Callable[[Step], Tensor]) -> tuple[Tensor, Tens
     The scale is the standard deviation, but of a number that hardly ever changes (a mode, a gear) that would be next to nothing: its few
     changes would be thousands of times as large as all other targets, and be all that is learned.
     """
-    total, squares, largest = torch.zeros(()), torch.zeros(()), torch.zeros(())
+    total, squares, lowest, highest = torch.zeros(()), torch.zeros(()), torch.tensor(torch.inf), torch.tensor(-torch.inf)
     rows = fitting.split.train
     for some in np.array_split(rows, -(-len(rows) // LOOK_ROWS)):
         values = of(fitting.batches.steps(some)).cpu().double()
         total, squares = total + values.sum(0), squares + values.square().sum(0)
-        largest = torch.maximum(largest, values.abs().amax(0))
+        lowest, highest = torch.minimum(lowest, values.amin(0)), torch.maximum(highest, values.amax(0))
     mean = total / len(rows)
     std = (squares / len(rows) - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), torch.maximum(std, largest / FARTHEST).clamp(min=1e-6).float()
+    farthest = torch.maximum(highest - mean, mean - lowest)
+    return mean.float(), torch.maximum(std, farthest / FARTHEST).clamp(min=1e-6).float()
 
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
