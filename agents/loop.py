@@ -127,7 +127,8 @@ def loop(
         )
     options = config.round_options(world, agent.seed)
     policy, buffer = as_policy(agent, world.spec), SyntheticBuffer(out / "rollouts", config.capacity)
-    judge, dataset = Judge.of(world, dataset), one_goal_each(dataset)  # as the world learned it
+    dataset = one_goal_each(dataset)  # as the world learned it
+    judge = Judge.of(world, dataset)
     check_ratio(config.real_ratio)
     if env is not None:
         time_limit(env)
