@@ -110,9 +110,13 @@ def shrink(world: World, folder: Path) -> None:
     rng = np.random.default_rng(0)
 
     def some(bank: np.ndarray) -> np.ndarray:
-        return bank[np.sort(rng.choice(len(bank), min(STARTS, len(bank)), replace=False))]
+        return np.sort(rng.choice(len(bank), min(STARTS, len(bank)), replace=False))
 
-    world = replace(world, start_bank=some(world.start_bank), initial_bank=some(world.initial_bank))
+    anywhere, initial = some(world.start_bank), some(world.initial_bank)
+    before = None if world.before_bank is None else world.before_bank[anywhere]
+    world = replace(
+        world, start_bank=world.start_bank[anywhere], initial_bank=world.initial_bank[initial], before_bank=before
+    )
     world.record["weights"] = "rounded to 16 bits"
     world.save(folder, overwrite=True)
     tensors = load_file(folder / "world.safetensors")

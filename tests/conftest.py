@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 # Set before anything reads them, so that subprocesses inherit them too.
@@ -60,9 +61,10 @@ def hopper_dataset(hopper_folder) -> Dataset:
 @pytest.fixture(scope="session")
 def tiny_world(hopper_dataset):
     """A world small enough to fit in seconds; what it dreams is rough."""
+    from dydiff_env.world.presets import TINY
     from dydiff_env.world.world import World
 
-    return World.fit(hopper_dataset, preset="tiny", seed=0)
+    return World.fit(hopper_dataset, preset=replace(TINY, dynamics=replace(TINY.dynamics, memory=True)), seed=0)
 
 
 @pytest.fixture(scope="session")

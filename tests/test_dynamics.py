@@ -87,13 +87,15 @@ def test_steps_count_as_their_weights_say():
     torch.testing.assert_close((dynamics.loss(starts, actions, following, ended) - bounds) * 5 / 2, short - bounds)
 
 
-def test_a_rollout_goes_on_from_what_the_member_said():
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_rollout_goes_on_from_what_the_member_said(memory):
     """Told as truth what it will say itself, the model errs by nothing, at any step."""
-    dynamics, generator = model(), torch.Generator().manual_seed(0)
+    dynamics, generator = model(memory=memory), torch.Generator().manual_seed(0)
     start, actions = torch.randn(7, 3, generator=generator), torch.randn(7, 6, 2, generator=generator)
-    now, said = start.expand(4, 7, 3), []
+    now, said, action, recalled = start.expand(4, 7, 3), [], actions.expand(4, 7, 6, 2), None
     for t in range(6):
-        now = now + dynamics.delta_mean + dynamics.delta_std * dynamics(now, actions[:, t].expand(4, 7, 2))[0]
+        after = now + dynamics.delta_mean + dynamics.delta_std * dynamics(now, action[:, :, t], recalled)[0]
+        recalled, now = dynamics.recall(now, action[:, :, t], after), after
         said.append(now)
     for member in range(4):
         errors = dynamics.errors(start, actions, torch.stack(said, 2)[member], torch.ones(7, 6))

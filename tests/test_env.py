@@ -102,11 +102,12 @@ def test_leaving_the_plan_reimagines_from_the_present(tiny_world, lazy: bool) ->
         env.unwrapped.dreams.first_steps = 0
     observation, _ = env.reset(seed=1)
     for _ in range(3):
+        before = np.concatenate([observation, act(observation)[0]])[None]  # the world remembers a step
         observation, *_ = env.step(act(observation)[0])
     wrong = np.clip(act(observation)[0] + 0.3, -1, 1)
     further = np.array([tiny_world.horizon])  # a window follows: 60 steps are longer than one
     expected = tiny_world.dream(
-        policy, np.float32(observation)[None], None, 2, first_actions=wrong[None], goes_on=further
+        policy, np.float32(observation)[None], None, 2, first_actions=wrong[None], before=before, goes_on=further
     )
     observation, reward, *_, info = env.step(wrong)
     assert info["replanned"] and info["window_step"] == 0
@@ -120,9 +121,13 @@ def test_leaving_the_plan_reimagines_from_the_present(tiny_world, lazy: bool) ->
 def test_without_a_policy_only_the_action_counts(tiny_world) -> None:
     env = make(tiny_world)
     observation, _ = env.reset(seed=5)
+    begun = (tiny_world.start_bank == observation).all(1)  # the world remembers a step, at first that before the drawn start
+    assert begun.sum() == 1
+    before = tiny_world.before_bank[begun]
     for _ in range(4):
         action = env.action_space.sample()
-        expected = tiny_world.dream(None, np.float32(observation)[None], 1, first_actions=action[None])
+        expected = tiny_world.dream(None, np.float32(observation)[None], 1, first_actions=action[None], before=before)
+        before = np.concatenate([observation, action])[None]
         observation, _, terminated, *_ = env.step(action)
         np.testing.assert_allclose(observation, expected.observations[0, 1], atol=1e-5)
         assert terminated == expected.terminations[0]

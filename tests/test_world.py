@@ -231,33 +231,38 @@ def test_damped_refinement_comes_to_rest_whatever_the_denoiser_answers():
 
 
 @settings(max_examples=10, deadline=None)
-@given(gain=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
-def test_a_nudged_rollout_is_the_policys_and_stays_the_anchor_where_nothing_is_to_be_corrected(gain, seed):
+@given(gain=st.floats(0.05, 1.0), seed=st.integers(0, 1000), memory=st.booleans())
+def test_a_nudged_rollout_is_the_policys_and_stays_the_anchor_where_nothing_is_to_be_corrected(gain, seed, memory):
     torch.manual_seed(seed)
-    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
+    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2, memory=memory)), TerminationModel(3, TerminationConfig())
     dynamics.cache_elites()
-    act = lambda t, s: torch.tanh(s[:, :1])  # noqa: E731
-    rolled = rollout(dynamics, ends, act, torch.randn(5, 3), 7)
+    act, starts = lambda t, s: torch.tanh(s[:, :1]), torch.randn(5, 3)
+    recalled = dynamics.recall(torch.randn(5, 3), torch.randn(5, 1), starts)
+    rolled = rollout(dynamics, ends, act, starts, 7, recalled)
     nudged = nudger(dynamics, rolled, act, gain)
     states, actions = nudged(rolled.states[:, 1:])
     assert torch.allclose(states, rolled.states, atol=1e-4)
     wanted = rolled.states[:, 1:] + torch.randn(5, 7, 3)
     states, actions = nudged(wanted)
     assert torch.equal(actions, torch.stack([act(t, states[:, t]) for t in range(7)], 1))
-    model = torch.stack([dynamics.only(dynamics.elites[:1].tolist()).predict(states[:, t], actions[:, t]).mean for t in range(7)], 1)
+    recalled = torch.cat([recalled[:, None], dynamics.recall(states[:, :-2], actions[:, :-1], states[:, 1:-1])], 1)
+    first = dynamics.only(dynamics.elites[:1].tolist())
+    model = torch.stack([first.predict(states[:, t], actions[:, t], recalled[:, t]).mean for t in range(7)], 1)
     model = model + rolled.states[:, 1:] - rolled.first
     assert torch.allclose(states[:, 1:], (1 - gain) * model + gain * wanted, atol=1e-4)
 
 
-def test_members_go_their_own_ways():
+@pytest.mark.parametrize("memory", [False, True])
+def test_members_go_their_own_ways(memory):
     torch.manual_seed(0)
-    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2)), TerminationModel(3, TerminationConfig())
+    dynamics, ends = Dynamics(3, 1, DynamicsConfig(3, 2, 16, 2, memory=memory)), TerminationModel(3, TerminationConfig())
     dynamics.cache_elites()
     act, starts = lambda t, s: torch.tanh(s[..., :1]), torch.randn(5, 3)
-    steps = list(apart(dynamics.only(range(3)), ends, act, starts, 7))
+    recalled = dynamics.recall(torch.randn(5, 3), torch.randn(5, 1), starts)
+    steps = list(apart(dynamics.only(range(3)), ends, act, starts, 7, recalled))
     assert len(steps) == 7 and all(alive.eq(1).all() and alive.shape == (3, 5) for _, alive in steps)
     for m in range(3):
-        alone = rollout(dynamics.only([m]), ends, act, starts, 7)
+        alone = rollout(dynamics.only([m]), ends, act, starts, 7, recalled)
         assert torch.allclose(torch.stack([states[m] for states, _ in steps], 1), alone.states[:, 1:], atol=1e-5)
 
 

@@ -81,9 +81,10 @@ class DyDiffDreamEnv(gym.Env):
         episode_seed = int(self.np_random.integers(2**31))
         if options is not None and "observation" in options:
             starts = flat_starts(self.observation_space, batch_of_one(options["observation"]), 1)
+            self.dreams.begin(ROW, starts, [episode_seed])
         else:
-            starts = self.world.sample_starts(1, episode_seed, self.start)
-        self.dreams.begin(ROW, starts, [episode_seed])
+            drawn = 1, episode_seed, self.start
+            self.dreams.begin(ROW, self.world.sample_starts(*drawn), [episode_seed], self.world.sample_before(*drawn))
         self._over, self._uncertainty = False, 0.0
         if self._renderer is not None:
             self._renderer.begin(self.dreams.current[0])

@@ -62,6 +62,7 @@ class Dreams:
         o, a = world.spec.observation_size, world.spec.action_size
         self.current = np.zeros((rows, o), np.float32)  # the states the caller sees
         self.next_starts = np.zeros((rows, o), np.float32)
+        self.before, self.next_before = np.full((2, rows, o + a), np.nan, np.float32)  # the steps that led there
         self.seeds, self.next_seeds = np.zeros((2, rows), np.uint64)
         self.steps = np.zeros(rows, np.int64)
         low, high = world.spec.action_bounds
@@ -85,22 +86,27 @@ class Dreams:
         self.noise = np.random.default_rng(seed)
         self.followed = True
 
-    def begin(self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int]) -> None:
+    def begin(
+        self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int], before: np.ndarray | float = np.nan
+    ) -> None:
         """Start the dreams of ``rows`` (n,) at ``starts`` (n, O), whatever was prepared for them.
 
-        Of the ``seeds``, n integers, follows when a dream ends; whoever shares a batch has no part in that.
+        Of the ``seeds``, n integers, follows when a dream ends; whoever shares a batch has no part in that. ``before`` (n, O + A) are the
+        steps that led to the starts, where they are known.
         """
-        self.prepare(rows, starts, seeds)
+        self.prepare(rows, starts, seeds, before)
         self.begin_prepared(rows)
 
-    def prepare(self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int]) -> None:
+    def prepare(
+        self, rows: np.ndarray, starts: np.ndarray, seeds: Sequence[int], before: np.ndarray | float = np.nan
+    ) -> None:
         """Imagine the next episodes of ``rows`` ahead of time: many at once cost little more than one."""
-        self.next_seeds[rows] = seeds
+        self.next_seeds[rows], self.next_before[rows] = seeds, before
         if self.policy is not None:
             whole = self.followed or not self.first_steps
             steps = self.window if whole else self.first_steps
-            dream = self._dream(starts, steps, self.next_seeds[rows], np.zeros_like(rows))
-            self.next_plans.put(rows, dream, short=steps < self.window)
+            dream = self._dream(starts, self.next_before[rows], steps, self.next_seeds[rows], np.zeros_like(rows))
+            self.next_plans.put(rows, dream, self.next_before[rows], short=steps < self.window)
         self.next_starts[rows] = starts
         self.prepared[rows] = True
 
@@ -109,6 +115,7 @@ class Dreams:
         if self.policy is not None:
             self.plans.take(rows, self.next_plans)
         self.current[rows], self.seeds[rows] = self.next_starts[rows], self.next_seeds[rows]
+        self.before[rows] = self.next_before[rows]
         for counter in (self.steps, self.position, self.window_steps, self.streak):
             counter[rows] = 0
         self.prepared[rows] = False
@@ -116,7 +123,7 @@ class Dreams:
     def step(self, rows: np.ndarray, actions: np.ndarray) -> Steps:
         """Answer ``actions`` (n, A) in the dreams of ``rows`` (n,)."""
         if self.policy is None:
-            dream = self._dream(self.current[rows], 1, self.seeds[rows], self.steps[rows], actions)
+            dream = self._dream(self.current[rows], self.before[rows], 1, self.seeds[rows], self.steps[rows], actions)
             observations, rewards, terminated = (
                 dream.observations[:, 1],
                 dream.rewards[:, 0],
@@ -138,6 +145,7 @@ class Dreams:
             self.window_steps[rows] = (window_steps + 1) % self.window
             self.streak[rows] = np.where(replanned, 0, self.streak[rows] + 1)
             self.followed = bool(replanned.mean() < 0.5)
+        self.before[rows] = np.concatenate([self.current[rows], actions], 1)
         self.current[rows] = observations
         self.steps[rows] += 1
         truncated = ~terminated & (self.steps[rows] >= self.horizon)
@@ -159,8 +167,8 @@ class Dreams:
         """Imagine the window of ``rows`` anew from the present, their ``actions`` (n, A) fixed."""
         if len(rows):
             steps = self.first_steps or self.window
-            dream = self._dream(self.current[rows], steps, self.seeds[rows], self.steps[rows], actions)
-            self.plans.put(rows, dream, short=steps < self.window)
+            dream = self._dream(self.current[rows], self.before[rows], steps, self.seeds[rows], self.steps[rows], actions)
+            self.plans.put(rows, dream, self.before[rows], short=steps < self.window)
             self.position[rows] = self.window_steps[rows] = 0
 
     def _extend(self, rows: np.ndarray) -> None:
@@ -177,27 +185,37 @@ class Dreams:
         )
         wanted[rows] |= left[rows] <= 0
         if (short := np.flatnonzero(wanted & plans.short)).size:
-            begun, starts = self.steps[short] - self.position[short], plans.observations[short, 0]
-            plans.put(short, self._dream(starts, self.window, self.seeds[short], begun, plans.actions[short, 0]))
+            begun, starts, before = self.steps[short] - self.position[short], plans.observations[short, 0], plans.before[short]
+            dream = self._dream(starts, before, self.window, self.seeds[short], begun, plans.actions[short, 0])
+            plans.put(short, dream, before)
             # the end of a dream may fall a step earlier by a rounding error: what was shown stays, and goes on
             if (past := short[plans.length[short] <= self.position[short]]).size:
-                plans.put(past, self._dream(self.current[past], self.window, self.seeds[past], self.steps[past]))
+                before = self.before[past]
+                plans.put(past, self._dream(self.current[past], before, self.window, self.seeds[past], self.steps[past]), before)
                 self.position[past] = self.window_steps[past] = 0
         left = plans.length - self.position
         wanted &= ~plans.ends & (left <= self.window // 2)
         if (chained := np.flatnonzero(wanted)).size:
-            ends = plans.observations[chained, plans.length[chained]]
-            dream = self._dream(ends, self.window, self.seeds[chained], self.steps[chained] + left[chained])
+            last = plans.length[chained]
+            before = np.concatenate([plans.observations[chained, last - 1], plans.actions[chained, last - 1]], 1)
+            ends, begun = plans.observations[chained, last], self.steps[chained] + left[chained]
+            dream = self._dream(ends, before, self.window, self.seeds[chained], begun)
             plans.append(chained, self.position[chained], dream)
             self.position[chained] = 0
 
     def _dream(
-        self, starts: np.ndarray, steps: int, seeds: np.ndarray, begun: np.ndarray, first: np.ndarray | None = None
+        self,
+        starts: np.ndarray,
+        before: np.ndarray,
+        steps: int,
+        seeds: np.ndarray,
+        begun: np.ndarray,
+        first: np.ndarray | None = None,
     ) -> Trajectories:
         """Imagine ``steps`` steps of windows that start there (n, O), after ``begun`` steps (n,) of the episodes of those seeds (n,)."""
         return self.world.dream(
             self.policy, starts, steps, self.iterations, seed=int(self.noise.integers(2**31)), first_actions=first,
-            trust=self.trust, goes_on=np.where(begun + self.window < self.horizon, self.window, np.inf),
+            trust=self.trust, before=before, goes_on=np.where(begun + self.window < self.horizon, self.window, np.inf),
             fate=_fate(seeds, begun),
         )  # fmt: skip
 

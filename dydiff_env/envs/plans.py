@@ -21,6 +21,7 @@ class Plans:
         actions: (B, C, A), rewards and uncertainties: (B, C).
         length: (B,) steps planned.
         ends: (B,) bool, the state after the last planned step is terminal.
+        before: (B, O + A), the step that led to the plan's first observation; NaN where unknown.
         short: (B,) bool, only the first steps of a window were imagined; the rest of it can be, later.
     """
 
@@ -31,9 +32,10 @@ class Plans:
         self.uncertainties = np.zeros((rows, capacity), np.float32)
         self.length = np.zeros(rows, np.int64)
         self.ends = np.zeros(rows, bool)
+        self.before = np.zeros((rows, observation_size + action_size), np.float32)
         self.short = np.zeros(rows, bool)
 
-    def put(self, rows: np.ndarray, dream: Trajectories, short: bool = False) -> None:
+    def put(self, rows: np.ndarray, dream: Trajectories, before: np.ndarray, short: bool = False) -> None:
         """Replace the plans of ``rows`` (n,) by n dreams."""
         steps = dream.horizon
         self.observations[rows, : steps + 1] = dream.observations
@@ -41,7 +43,7 @@ class Plans:
         self.rewards[rows, :steps] = dream.rewards
         self.uncertainties[rows, :steps] = _uncertainties(dream)
         self.length[rows] = dream.lengths
-        self.ends[rows] = dream.terminations
+        self.ends[rows], self.before[rows] = dream.terminations, before
         self.short[rows] = short & ~dream.terminations  # an imagined end leaves nothing to imagine later
 
     def append(self, rows: np.ndarray, shown: np.ndarray, dream: Trajectories) -> None:
@@ -64,7 +66,7 @@ class Plans:
 
     def take(self, rows: np.ndarray, other: Plans) -> None:
         """Replace the plans of ``rows`` by those of the same rows of ``other``."""
-        for name in ("observations", "actions", "rewards", "uncertainties", "length", "ends", "short"):
+        for name in ("observations", "actions", "rewards", "uncertainties", "length", "ends", "before", "short"):
             getattr(self, name)[rows] = getattr(other, name)[rows]
 
 

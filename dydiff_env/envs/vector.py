@@ -155,7 +155,8 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             )
             seeds = self._episode_seeds(fresh)
             starts = np.concatenate([self.world.sample_starts(1, seed, self.start) for seed in seeds])
-            self.dreams.prepare(fresh, starts, seeds)
+            before = np.concatenate([self.world.sample_before(1, seed, self.start) for seed in seeds])
+            self.dreams.prepare(fresh, starts, seeds, before)
         self.dreams.begin_prepared(rows)
         self._clear(rows)
 

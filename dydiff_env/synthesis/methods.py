@@ -103,6 +103,7 @@ class Dreamer:
             deterministic=options.deterministic,
             seed=seeds[1],
             trust=self._trust,
+            before=self.world.sample_before(count, seed=seeds[0], kind=options.start),
         )
         return Draft(rollouts, self.policy.proposed - proposed, self.policy.clipped - clipped)
 

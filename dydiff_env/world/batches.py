@@ -85,6 +85,13 @@ class Batches:
             tensor(last.astype(np.float32)),
         )
 
+    def before(self, indices: np.ndarray) -> tuple[Step, Tensor]:
+        """The transitions before those at ``indices``, of any shape, and (…,) bool, where there was one; elsewhere any."""
+        indices = np.asarray(indices)
+        first = self.dataset.offsets[self.dataset.episode_of(indices.reshape(-1))].reshape(indices.shape)
+        known = indices > first
+        return self.steps(indices - known), torch.from_numpy(known).to(self.device)
+
     def windows(
         self, starts: np.ndarray | Tensor, horizon: int, zeros: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

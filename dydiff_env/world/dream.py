@@ -34,6 +34,7 @@ def dream(
     seed: int,
     first_actions: np.ndarray | Tensor | None,
     trust: Trust | float | None,
+    before: np.ndarray | Tensor | None,
     goes_on: np.ndarray | None,
     fate: np.ndarray | None,
 ) -> Trajectories:
@@ -68,6 +69,7 @@ def dream(
         iterations = 0  # a correction is of a policy's rollout
     elif trust is None and iterations:
         trust = trust_in(world, policy)
+    memory = _recalled(world, before, states)
     generator = torch.Generator().manual_seed(stream(seed, NOISE))
     further = torch.full((len(states),), torch.inf) if goes_on is None else torch.as_tensor(goes_on, dtype=torch.float32)
     further = further.to(world.device)
@@ -81,10 +83,13 @@ def dream(
             if not len(rows):
                 break
             end = min(begin + world.horizon, horizon)
+            if begin:
+                memory = world.models.dynamics.recall(along[rows, begin - 1], actions[rows, begin - 1], along[rows, begin])
             window = _window(
                 world,
                 policy,
                 along[rows, begin],
+                memory,
                 end - begin,
                 iterations,
                 deterministic,
@@ -108,6 +113,7 @@ def trust_in(world: World, policy: Policy) -> Trust:
     if given is not None or not world.anchored:
         return Trust(1.0 if given is None else given)
     starts = world.normalizer.normalize(torch.from_numpy(world.sample_starts(STARTS)).to(world.device))
+    memory = _recalled(world, world.sample_before(STARTS), starts)
 
     def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
         return _act(world, policy, at, True, stream(0, ACTIONS, t))
@@ -115,11 +121,11 @@ def trust_in(world: World, policy: Policy) -> Trust:
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
-        alone = list(apart(dynamics.only(members), ends, _one_by_one(act), starts, length))
+        alone = list(apart(dynamics.only(members), ends, _one_by_one(act), starts, length, memory))
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
-                anchor = rollout(dynamics.only(rest), ends, act, starts, length)
+                anchor = rollout(dynamics.only(rest), ends, act, starts, length, memory)
                 following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
                 denoiser = torch.cat([following, living[..., None]], -1)
                 truth = torch.stack([torch.cat([states[m], alive[m, :, None]], -1) for states, alive in alone], 1)
@@ -132,6 +138,7 @@ def _window(
     world: World,
     policy: Policy | None,
     states: Tensor,
+    memory: Tensor,
     horizon: int,
     iterations: int,
     deterministic: bool,
@@ -162,13 +169,13 @@ def _window(
         return actions
 
     dynamics, ends, config = world.models.dynamics, world.models.termination, world.preset.refinement
-    rolled = rollout(dynamics, ends, act, states, horizon)
+    rolled = rollout(dynamics, ends, act, states, horizon, memory)
     start = ahead(rolled)
     others: Tensor | float = 0.0
     if iterations and trust.asks_members:
         every = dynamics.only(range(dynamics.config.members))
         act_each = _together(act) if deterministic and first is None else _one_by_one(act)
-        others = elsewhere(rolled, apart(every, ends, act_each, states, horizon))
+        others = elsewhere(rolled, apart(every, ends, act_each, states, horizon, memory))
     # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
     left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
     share = trust.members * (left / FADE).clamp(0, 1)
@@ -198,6 +205,19 @@ def _window(
     said = torch.minimum(torch.arange(horizon, device=world.device), last)
     uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
     return refined, actions, uncertainties, alive > enough
+
+
+def _recalled(world: World, before: np.ndarray | Tensor | None, states: Tensor) -> Tensor:
+    """What the single-step model recalls (B, P) of the steps (B, O + A) that led to normalised states (B, O)."""
+    sizes = [world.spec.observation_size, world.spec.action_size]
+    if before is None:
+        before = torch.full((len(states), sum(sizes)), torch.nan)
+    steps = torch.as_tensor(before).to(world.device, torch.float32)
+    world.check_width("step", steps, sum(sizes))
+    observations, actions = steps.split(sizes, -1)
+    return world.models.dynamics.recall(
+        world.normalizer.normalize(observations), actions, states, known=steps.isfinite().all(-1)
+    )
 
 
 def _drawn(rows: int, seed: int) -> Tensor:

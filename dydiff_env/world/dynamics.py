@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import initial, waves
+from dydiff_env.world.networks import EnsembleLinear, initial, waves
 
+FAR = 10.0  # a remembered change is cut off at so many deviations
 CACHED = 256  # rows a call on a processor: what lies between the layers of more leaves its cache, and takes half as long again
 
 
@@ -37,6 +37,8 @@ class DynamicsConfig:
         unroll: K, steps of the rollouts that the last part of the training is about (:meth:`Dynamics.loss`); 1 for single steps to the
             end.
         unrolled: how large that part is, from 0 to 1.
+        memory: whether the networks are also shown the step before: the change that led here, and the action. What an observation leaves
+            out shows there, as a velocity beyond the bound at which it is cut off. None: `fit` tries it, and keeps it where it pays.
     """
 
     members: int = 7
@@ -48,6 +50,7 @@ class DynamicsConfig:
     hard: float = 0.0
     unroll: int = 1
     unrolled: float = 0.25
+    memory: bool | None = False
 
 
 class Prediction(NamedTuple):
@@ -56,20 +59,6 @@ class Prediction(NamedTuple):
     mean: Tensor  # (B, O)
     disagreement: Tensor  # (B, O), standard deviation over the elites
     first: Tensor  # (B, O), what the first elite alone says
-
-
-class EnsembleLinear(nn.Module):
-    """One linear layer a member, as one batched matrix product: (E, B, in) -> (E, B, out)."""
-
-    def __init__(self, members: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
-        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
-        nn.init.trunc_normal_(self.weight, std=1 / (2 * math.sqrt(inputs)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply each member's layer to its rows."""
-        return torch.baddbmm(self.bias, x, self.weight)
 
 
 class Dynamics(nn.Module):
@@ -85,8 +74,9 @@ class Dynamics(nn.Module):
     def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        seen = observation_size * (1 + 2 * len(config.frequencies))
-        sizes = [seen + action_size] + [config.width] * config.depth
+        self.memory_size = observation_size + action_size + 1 if config.memory else 0
+        seen = observation_size * (1 + 2 * len(config.frequencies)) + action_size + self.memory_size
+        sizes = [seen] + [config.width] * config.depth
         self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in pairwise(sizes))
         self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
         self.log_variance_max = nn.Parameter(torch.full((observation_size,), 0.5))
@@ -96,13 +86,30 @@ class Dynamics(nn.Module):
         elites = initial((config.elites,), lambda: torch.arange(config.elites), torch.int64)
         self.register_buffer("elites", elites)
 
-    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
-        """What the networks see of states (…, O) and actions (…, A)."""
-        return torch.cat([states, *waves(states, self.config.frequencies), actions], -1)
+    def recall(self, before: Tensor, actions: Tensor, states: Tensor, known: Tensor | None = None) -> Tensor:
+        """What the networks are shown of the step that led to states: (…, P), where P is 0 without memory.
 
-    def forward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O) and actions (E, B, A)."""
-        x = self.inputs(states, actions)
+        Args:
+            before: (…, O), the states before.
+            actions: (…, A), what was done there.
+            states: (…, O), what it led to.
+            known: (…,) bool, where there was such a step; nothing is remembered elsewhere. Default: everywhere.
+        """
+        if not self.memory_size:
+            return states[..., :0]
+        change = ((states - before - self.delta_mean) / self.delta_std).clamp(-FAR, FAR)
+        step = torch.cat([change, actions, torch.ones_like(change[..., :1])], -1)
+        return step if known is None else torch.where(known[..., None], step, 0.0)
+
+    def inputs(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Tensor:
+        """What the networks see of states (…, O), actions (…, A) and what :meth:`recall` said, by default nothing."""
+        if memory is None:
+            memory = states.new_zeros(*states.shape[:-1], self.memory_size)
+        return torch.cat([states, *waves(states, self.config.frequencies), actions, memory], -1)
+
+    def forward(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O), actions (E, B, A) and memory (E, B, P)."""
+        x = self.inputs(states, actions, memory)
         for layer in self.hidden:
             x = F.silu(layer(x))
         mean, log_variance = self.output(x).chunk(2, -1)
@@ -110,7 +117,14 @@ class Dynamics(nn.Module):
         log_variance = self.log_variance_min + F.softplus(log_variance - self.log_variance_min)
         return mean, log_variance
 
-    def loss(self, starts: Tensor, actions: Tensor, following: Tensor, weights: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        starts: Tensor,
+        actions: Tensor,
+        following: Tensor,
+        weights: Tensor | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         """Eq. 5 along rollouts of K steps: Gaussian negative log-likelihood, weighted by variance^β.
 
         Each member goes on from the mean it has predicted, and is told what the log says came next. K = 1 is the paper's loss; more
@@ -121,22 +135,26 @@ class Dynamics(nn.Module):
             actions: a_0 … a_{K−1} (E, B, K, A).
             following: s_1 … s_K (E, B, K, O).
             weights: (E, B, K), how much each step counts; default: all alike.
+            memory: (E, B, P), of the steps before; default: nothing. After that each member recalls its own steps.
         """
         now, total = starts, starts.new_zeros(())
         for t in range(actions.shape[2]):
             target = (following[:, :, t] - now - self.delta_mean) / self.delta_std
-            mean, log_variance = self(now, actions[:, :, t])
+            mean, log_variance = self(now, actions[:, :, t], memory)
             likelihood = (mean - target).square() * (-log_variance).exp() + log_variance
             if self.config.beta:
                 likelihood = likelihood * (self.config.beta * log_variance.detach()).exp()
             if weights is not None:
                 likelihood = likelihood * weights[:, :, t, None].to(likelihood.device)
             total = total + likelihood.mean((1, 2)).sum() / actions.shape[2]
-            now = now + self.delta_mean + self.delta_std * mean
+            after = now + self.delta_mean + self.delta_std * mean
+            memory, now = self.recall(now, actions[:, :, t], after), after
         return total + 0.01 * (self.log_variance_max.sum() - self.log_variance_min.sum())
 
     @torch.no_grad()
-    def errors(self, starts: Tensor, actions: Tensor, following: Tensor, real: Tensor) -> Tensor:
+    def errors(
+        self, starts: Tensor, actions: Tensor, following: Tensor, real: Tensor, memory: Tensor | None = None
+    ) -> Tensor:
         """Mean squared error of each member (E,) along rollouts of its own, in units of the change's standard deviation.
 
         Args:
@@ -144,26 +162,32 @@ class Dynamics(nn.Module):
             actions: a_0 … a_{K−1} (B, K, A).
             following: s_1 … s_K (B, K, O).
             real: (B, K), 1 where a step was taken.
+            memory: (B, P), of the steps before; default: nothing.
         """
         members = self.config.members
+        memory = starts.new_zeros(len(starts), self.memory_size) if memory is None else memory
         total = torch.zeros(members, device=starts.device)
-        for s, a, y, w in zip(*(x.split(4096) for x in (starts, actions, following, real)), strict=True):
-            now = s.expand(members, *s.shape)
+        for s, a, y, w, m in zip(*(x.split(4096) for x in (starts, actions, following, real, memory)), strict=True):
+            now, m = (x.expand(members, *x.shape) for x in (s, m))
             for t in range(a.shape[1]):
-                change, _ = self(now, a[:, t].expand(members, *a[:, t].shape))
-                now = now + self.delta_mean + self.delta_std * change
+                action = a[:, t].expand(members, *a[:, t].shape)
+                after = now + self.delta_mean + self.delta_std * self(now, action, m)[0]
+                m, now = self.recall(now, action, after), after
                 total += (w[:, t] * ((now - y[:, t]) / self.delta_std).square().mean(-1)).sum(1)
         return total / real.sum()
 
     @torch.no_grad()
-    def distances(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+    def distances(
+        self, states: Tensor, actions: Tensor, next_states: Tensor, memory: Tensor | None = None
+    ) -> Tensor:
         """Root mean squared error (B,) of each row (B, ·) under one member; members take the rows in turn."""
         members = self.config.members
-        rows = torch.cat([states, actions, (next_states - states - self.delta_mean) / self.delta_std], -1)
+        memory = states.new_zeros(len(states), self.memory_size) if memory is None else memory
+        rows = torch.cat([states, actions, (next_states - states - self.delta_mean) / self.delta_std, memory], -1)
         spare = -len(rows) % members
         dealt = F.pad(rows, (0, 0, 0, spare)).reshape(-1, members, rows.shape[-1]).transpose(0, 1)
-        s, a, y = dealt.split([states.shape[-1], actions.shape[-1], next_states.shape[-1]], -1)
-        distance = (self(s, a)[0] - y).square().mean(-1).sqrt()
+        s, a, y, m = dealt.split([x.shape[-1] for x in (states, actions, next_states, memory)], -1)
+        distance = (self(s, a, m)[0] - y).square().mean(-1).sqrt()
         return distance.T.reshape(-1)[: len(rows)]
 
     def choose_elites(self, errors: Tensor) -> None:
@@ -200,9 +224,9 @@ class Dynamics(nn.Module):
         return self
 
     @torch.no_grad()
-    def predict(self, states: Tensor, actions: Tensor) -> Prediction:
-        """The elites' mean next state and their disagreement, (B, O) each, for states (B, O) and actions (B, A)."""
-        change = _change(self.inputs(states, actions).expand(len(self.elites), -1, -1), self._layers)
+    def predict(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Prediction:
+        """The elites' mean next state and their disagreement, (B, O) each, for states (B, O), actions (B, A) and memory (B, P)."""
+        change = _change(self.inputs(states, actions, memory).expand(len(self.elites), -1, -1), self._layers)
         mean = change.mean(0)
         variance = (change - mean).square_().mean(0)  # torch.var_mean takes thirty times as long over so few
         here = states + self.delta_mean
@@ -211,9 +235,9 @@ class Dynamics(nn.Module):
         )
 
     @torch.no_grad()
-    def each(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Every elite's next states (elites, B, O), for states (elites, B, O) and actions (elites, B, A) of its own."""
-        return states + self.delta_mean + self.delta_std * _change(self.inputs(states, actions), self._layers)
+    def each(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Every elite's next states (elites, B, O), for states (elites, B, O), actions (elites, B, A) and memory of its own."""
+        return states + self.delta_mean + self.delta_std * _change(self.inputs(states, actions, memory), self._layers)
 
 
 def _change(x: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Tensor:

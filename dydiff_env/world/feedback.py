@@ -64,10 +64,10 @@ class Feedback:
         return torch.clamp(self.actions + self.gain[..., None] * feedback, self.low, self.high)
 
 
-def closed_loop(feedback: Feedback, models: Models) -> Rollout:
-    """The single-step model's rollouts of the policies π_w."""
+def closed_loop(feedback: Feedback, models: Models, memory: Tensor) -> Rollout:
+    """The single-step model's rollouts of the policies π_w, with memory (B, P) of the steps before."""
     starts, horizon = feedback.states[:, 0], feedback.actions.shape[1]
-    return rollout(models.dynamics, models.termination, feedback.act, starts, horizon)
+    return rollout(models.dynamics, models.termination, feedback.act, starts, horizon, memory)
 
 
 @torch.no_grad()

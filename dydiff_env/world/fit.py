@@ -167,14 +167,20 @@ def fit_stages(fitting: Fitting) -> tuple[dict[str, Any], ErrorScale | None]:
     return training, scale
 
 
-def _start_banks(fitting: Fitting) -> tuple[np.ndarray, np.ndarray]:
-    """States that dreams may start from: any but the last of an episode, and the first ones."""
+def _start_banks(fitting: Fitting) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """States that dreams may start from: any but the last of an episode, and the first ones; and the steps before the former."""
     data, rng = fitting.data, fitting.rng
     some = np.sort(rng.choice(data.transitions, min(BANK, data.transitions), replace=False))
     first = np.sort(rng.choice(len(data), min(BANK, len(data)), replace=False))
     rows = (some + data.episode_of(some), data.offsets[first] + first)
     anywhere, initial = (np.array(data.observations[index], np.float32) for index in rows)
-    return anywhere, initial
+    if not fitting.preset.dynamics.memory:
+        return anywhere, initial, None
+    known = some > data.offsets[data.episode_of(some)]
+    earlier = some - known
+    before = np.concatenate([data.observations[earlier + data.episode_of(earlier)], data.actions[earlier]], 1).astype(np.float32)
+    before[~known] = np.nan
+    return anywhere, initial, before
 
 
 def tensorboard_log(folder: str | Path | None) -> Callable[[str, float, int], None] | None:

@@ -17,6 +17,7 @@ from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.feedback import closed_loop, feedback_windows, refined_condition, training_condition
 from dydiff_env.world.fitting import Fitting
+from dydiff_env.world.memory import remembered
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
 
@@ -61,7 +62,9 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
                     int(clone[rows.start]),
                     torch.from_numpy(gain[rows]).to(fitting.device),
                 )
-                rolled = closed_loop(feedback, fitting.models)
+                drawn = torch.Generator().manual_seed(i)
+                recalled = remembered(fitting.models.dynamics, fitting.batches, starts[rows], drawn)
+                rolled = closed_loop(feedback, fitting.models, recalled)
                 for name, array in bank.items():
                     array[rows] = getattr(rolled, name).cpu().numpy()
                 advance(min(fitting.peers.count, last - i))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Step
-from dydiff_env.world.dynamics import keep_members
+from dydiff_env.world.dynamics import Dynamics, keep_members
 from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
 from dydiff_env.world.hard_examples import HardExamples
+from dydiff_env.world.memory import remembered
+from dydiff_env.world.presets import Preset
 from dydiff_env.world.training import train
 
 LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
+TRIAL = 0.05  # of the dynamics' training steps, to try memory
+WORTH = 0.85  # of the held-out error without memory: as much as that with it may be
 FARTHEST = 30.0  # standard deviations: what is farther from the mean sets the scale of its dimension itself
 
 
@@ -121,6 +130,7 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
 
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
+    tried = try_memory(fitting) if fitting.preset.dynamics.memory is None else {}
     model, config = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training)
     mean, std = spread(fitting, lambda step: step.next_states - step.states)
     model.delta_mean.copy_(mean)
@@ -130,7 +140,8 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
         parts = []
         for some in np.array_split(rows, max(1, len(rows) // LOOK_ROWS)):
             step = fitting.batches.steps(some)
-            parts.append(model.distances(step.states, step.actions, step.next_states))
+            memory = remembered(model, fitting.batches, some)
+            parts.append(model.distances(step.states, step.actions, step.next_states, memory))
         return torch.cat(parts)
 
     draw = HardExamples(fitting.split.train, misses, model.config.hard, config.evaluate_every)
@@ -141,11 +152,13 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
         length = 1 if step < alone else model.config.unroll
         starts, weights = draw(generator, model.config.members, max(1, config.batch // length))
         states, actions, real, _ = fitting.batches.windows(starts.reshape(-1), length)
-        states, actions, real = (x.unflatten(0, starts.shape) for x in (states, actions, real))
-        return model.loss(states[:, :, 0], actions, states[:, :, 1:], weights.to(real.device)[..., None] * real)
+        memory = remembered(model, fitting.batches, starts.reshape(-1), generator)
+        states, actions, real, memory = (x.unflatten(0, starts.shape) for x in (states, actions, real, memory))
+        weights = weights.to(real.device)[..., None] * real
+        return model.loss(states[:, :, 0], actions, states[:, :, 1:], weights, memory)
 
     states, actions, real, _ = fitting.batches.windows(fitting.held_out_rows, model.config.unroll)
-    held = states[:, 0], actions, states[:, 1:], real
+    held = states[:, 0], actions, states[:, 1:], real, remembered(model, fitting.batches, fitting.held_out_rows)
 
     def holdout() -> Tensor:
         return model.errors(*(x[::4] for x in held))
@@ -161,7 +174,50 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
         **fitting.files("dynamics"),
     )
     model.choose_elites(model.errors(*held))
-    return done
+    return {**done, **tried}
+
+
+def try_memory(fitting: Fitting) -> dict[str, Any]:
+    """Give the dynamics memory, if a short training of a small ensemble gains by it on held-out data.
+
+    Where states are seen whole it is of no use, and does harm: the model leans on what policies other than the log's do not do.
+    """
+    found = fitting.folder / "memory.json"
+    if found.exists():
+        record: dict[str, Any] = json.loads(found.read_text())
+    else:
+        errors = {memory: _error_of_small(fitting, memory) for memory in (False, True)}
+        record = {"memory": errors[True] < WORTH * errors[False], "without": errors[False], "with": errors[True]}
+        if fitting.checkpoints and fitting.peers.main:
+            found.write_text(json.dumps(record))
+    fitting.preset = _with_memory(fitting.preset, record["memory"])
+    if record["memory"]:
+        fitting.models.dynamics = _untrained(fitting)
+    return {"memory": record}
+
+
+def _error_of_small(fitting: Fitting, memory: bool) -> float:
+    """The held-out error of two members after a short training."""
+    trial = copy.copy(fitting)
+    steps = math.ceil(TRIAL * fitting.preset.dynamics_training.steps)
+    trial.preset = dataclasses.replace(
+        _with_memory(fitting.preset, memory, members=2, elites=1),
+        dynamics_training=dataclasses.replace(fitting.preset.dynamics_training, steps=steps),
+    )
+    trial.models = copy.deepcopy(fitting.models)
+    trial.models.dynamics = _untrained(trial)
+    trial.progress, trial.log, trial.checkpoints = False, None, False
+    return float(np.mean(fit_dynamics(trial)["holdout"]))
+
+
+def _with_memory(preset: Preset, memory: bool, **changes: Any) -> Preset:
+    return dataclasses.replace(preset, dynamics=dataclasses.replace(preset.dynamics, memory=memory, **changes))
+
+
+def _untrained(fitting: Fitting) -> Dynamics:
+    spec = fitting.data.spec
+    with own_draws(torch.device("cpu"), fitting.seed):
+        return Dynamics(spec.observation_size, spec.action_size, fitting.preset.dynamics).to(fitting.device)
 
 
 def fit_behavior(fitting: Fitting) -> dict[str, Any]:

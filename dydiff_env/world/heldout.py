@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.feedback import closed_loop, feedback_windows
+from dydiff_env.world.memory import remembered
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import RefinementConfig, in_place, refinements
 from dydiff_env.world.rollout import follow, rollout
@@ -104,10 +105,13 @@ def held_out_fidelity(
     length, models = world.horizon, world.models
     states, actions, real, _ = batches.windows(starts, length)
     generator = torch.Generator().manual_seed(seed)
-    rolled = follow(models.dynamics, models.termination, states[:, 0], actions)
+    memory = remembered(models.dynamics, batches, starts)
+    rolled = follow(models.dynamics, models.termination, states[:, 0], actions, memory)
     sampled, _ = world.sample_states(rolled, actions, generator)
     denoised = error_curve(sampled, states[:, 1:], real)
-    ahead = models.dynamics.predict(states[:, :-1].flatten(0, 1), actions.flatten(0, 1)).mean.reshape(sampled.shape)
+    recalled = models.dynamics.recall(states[:, :-2], actions[:, :-1], states[:, 1:-1])
+    logged = states[:, :-1], actions, torch.cat([memory[:, None], recalled], 1)
+    ahead = models.dynamics.predict(*(x.flatten(0, 1) for x in logged)).mean.reshape(sampled.shape)
     rewards = batches.steps(held_out[:20_000]).rewards
     result: dict[str, Any] = {
         "windows": len(starts),
@@ -129,12 +133,15 @@ def held_out_fidelity(
         feedback, real, _ = feedback_windows(
             batches, models, part, length, clone, torch.ones(len(part), device=world.device)
         )
-        rolled = closed_loop(feedback, models)
+        memory = remembered(models.dynamics, batches, part)
+        rolled = closed_loop(feedback, models, memory)
         masks.append(real)
         expected.append(world.error_scale(rolled.disagreement))
         made.append(rolled.states[:, 1:] - feedback.states[:, 1:])
         alone = [models.dynamics.only([m]) for m in range(models.dynamics.config.members)]
-        by_member = [rollout(one, models.termination, feedback.act, feedback.states[:, 0], length) for one in alone]
+        by_member = [
+            rollout(one, models.termination, feedback.act, feedback.states[:, 0], length, memory) for one in alone
+        ]
         apart.append(
             torch.stack([(one.states - rolled.states)[:, 1:].square().mean(-1) for one in by_member]).mean(0)
         )

@@ -1,4 +1,4 @@
-"""A plain perceptron, which reward, termination and behaviour models share, and what keeps networks small in memory."""
+"""A plain perceptron, which reward, termination and behaviour models share; an ensemble's layer; what keeps networks small in memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> n
     for size in [inputs] + [width] * (depth - 1):
         layers += [nn.Linear(size, width), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
+
+
+class EnsembleLinear(nn.Module):
+    """One linear layer a member, as one batched matrix product: (E, B, in) -> (E, B, out)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+        nn.init.trunc_normal_(self.weight, std=1 / (2 * math.sqrt(inputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each member's layer to its rows."""
+        return torch.baddbmm(self.bias, x, self.weight)
 
 
 def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:

@@ -49,12 +49,13 @@ def nudger(
     def nudged(wanted: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(rolled.states)
         states[:, 0] = now = rolled.states[:, 0]
-        actions = []
+        memory, actions = rolled.memory, []
         for t in range(wanted.shape[1]):
             actions.append(act(t, now))
-            following = single.predict(now, actions[-1]).mean + offset[:, t]
-            now = following.lerp(wanted[:, t], torch.where(lives[:, t] > 0, gain, 1.0)).clamp(-BOUND, BOUND)
-            states[:, t + 1] = now
+            following = single.predict(now, actions[-1], memory).mean + offset[:, t]
+            drawn = following.lerp(wanted[:, t], torch.where(lives[:, t] > 0, gain, 1.0)).clamp(-BOUND, BOUND)
+            memory = dynamics.recall(now, actions[-1], drawn)
+            states[:, t + 1] = now = drawn
         return states, torch.stack(actions, 1)
 
     return nudged

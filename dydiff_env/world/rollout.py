@@ -26,6 +26,7 @@ class Rollout(NamedTuple):
     disagreement: Tensor  # (B, L, O), of the elites about s_{t+1}
     alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal
     first: Tensor | None = None  # (B, L, O), what the first elite alone would have put in s_{t+1}'s place; not kept in training
+    memory: Tensor | None = None  # (B, P), of the step before the first
 
 
 @torch.no_grad()
@@ -35,6 +36,7 @@ def rollout(
     act: Act,
     starts: Tensor,
     horizon: int,
+    memory: Tensor | None = None,
 ) -> Rollout:
     """τ_dyn of Eq. 6: the elites' mean answers each action; a terminal state is kept to the end.
 
@@ -44,6 +46,7 @@ def rollout(
         act: chooses the actions; it still acts in a state that is kept.
         starts: (B, O), normalised.
         horizon: L.
+        memory: (B, P), of the steps that led to the starts (:meth:`Dynamics.recall`); default: nothing is known of them.
     """
     rows, size = starts.shape
     states = starts.new_empty(rows, horizon + 1, size)  # filled in place: lists of parts fragment the heap
@@ -51,19 +54,26 @@ def rollout(
     alive = starts.new_ones(rows, horizon + 1)
     actions: list[Tensor] = []
     states[:, 0] = now = starts
+    recalled = memory
     for t in range(horizon):
         actions.append(act(t, now))
-        prediction = dynamics.predict(now, actions[-1])
+        prediction = dynamics.predict(now, actions[-1], recalled)
         kept = alive[:, t, None]
-        now = torch.where(kept > 0, prediction.mean.clamp(-BOUND, BOUND), now)
-        states[:, t + 1] = now
+        following = torch.where(kept > 0, prediction.mean.clamp(-BOUND, BOUND), now)
+        recalled = dynamics.recall(now, actions[-1], following)
+        states[:, t + 1] = now = following
         disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first
         alive[:, t + 1] = alive[:, t] * (~termination.terminal(now)).float()
-    return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first)
+    return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first, memory)
 
 
 def apart(
-    dynamics: Dynamics, termination: TerminationModel, act: Act, starts: Tensor, horizon: int
+    dynamics: Dynamics,
+    termination: TerminationModel,
+    act: Act,
+    starts: Tensor,
+    horizon: int,
+    memory: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The elites' own rollouts: each goes its own way from the same starts, and the policy acts on its states.
 
@@ -73,20 +83,26 @@ def apart(
         act: chooses the actions (elites, B, A) in states (elites, B, O).
         starts: (B, O), normalised.
         horizon: L.
+        memory: as of :func:`rollout`.
 
     Yields:
         For t = 1 … L the states s_t (elites, B, O), and (elites, B), 1 where no state before has been seen to be terminal; it is
         looked at every ``LOOK`` steps, since it takes as long as two elites.
     """
     now = starts.expand(len(dynamics.elites), -1, -1)
+    recalled = None if memory is None else memory.expand(len(dynamics.elites), -1, -1)
     alive = starts.new_ones(now.shape[:2])
     for t in range(horizon):
-        now = dynamics.each(now, act(t, now)).clamp(-BOUND, BOUND)
+        actions = act(t, now)
+        following = dynamics.each(now, actions, recalled).clamp(-BOUND, BOUND)
+        recalled, now = dynamics.recall(now, actions, following), following
         if t % LOOK == LOOK - 1:
             alive = alive * (~termination.terminal(now)).float()
         yield now, alive
 
 
-def follow(dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor) -> Rollout:
+def follow(
+    dynamics: Dynamics, termination: TerminationModel, starts: Tensor, actions: Tensor, memory: Tensor | None = None
+) -> Rollout:
     """The open loop: given actions (B, L, A), whatever the states."""
-    return rollout(dynamics, termination, lambda t, _: actions[:, t], starts, actions.shape[1])
+    return rollout(dynamics, termination, lambda t, _: actions[:, t], starts, actions.shape[1], memory)

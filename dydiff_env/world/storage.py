@@ -47,7 +47,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DyDiffError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}.", fix)
     tensors = load_file(path / "world.safetensors")
     for name, value in tensors.items():
-        if not value.isfinite().all() and not name.endswith("threshold"):  # +inf there: never terminates
+        # A threshold of +inf never terminates; a start that nothing led to has NaN for the step before.
+        if not value.isfinite().all() and not name.endswith(("threshold", "before_bank")):
             raise DyDiffError(f"{path} holds numbers that are not finite, in {name}.", AGAIN)
     return document, tensors
 

@@ -30,6 +30,10 @@ from dydiff_env.world.sampler import sample
 from dydiff_env.world.trust import Trust
 
 
+def _drawn(bank: int, n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice(bank, n, replace=n > bank)
+
+
 def _apply(rule: Callable[[Tensor], Tensor], normalizer: Normalizer, states: Tensor) -> Tensor:
     return rule(normalizer.denormalize(states))
 
@@ -48,6 +52,8 @@ class World:
         error_scale: the single-step rollout's expected error; None in the ``paper`` form.
         start_bank: (K, O) float32 states of the data, environment units.
         initial_bank: (K', O) float32 first states of episodes.
+        before_bank: (K, O + A) float32, for each of ``start_bank`` the observation and the action of the step before, NaN where there was
+            none; None where the single-step model has no memory.
         record: how the world was made and how good it was found to be; plain values.
     """
 
@@ -58,6 +64,7 @@ class World:
     error_scale: ErrorScale | None
     start_bank: np.ndarray
     initial_bank: np.ndarray
+    before_bank: np.ndarray | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -131,8 +138,17 @@ class World:
         bank = {"dataset": self.start_bank, "initial": self.initial_bank}.get(kind)
         if bank is None:
             raise unknown("kind of start", kind, ("dataset", "initial"))
-        rng = np.random.default_rng(seed)
-        return bank[rng.choice(len(bank), n, replace=n > len(bank))].copy()
+        return bank[_drawn(len(bank), n, seed)]
+
+    def sample_before(self, n: int, seed: int = 0, kind: Literal["dataset", "initial"] = "dataset") -> np.ndarray:
+        """The steps that led to the states that :meth:`sample_starts` draws with the same arguments, for :meth:`dream`.
+
+        Returns:
+            (n, O + A) float32, observations and actions in environment units; NaN where there was no step before.
+        """
+        if self.before_bank is None or kind == "initial":
+            return np.full((n, self.spec.observation_size + self.spec.action_size), np.nan, np.float32)
+        return self.before_bank[_drawn(len(self.before_bank), n, seed)]
 
     def dream(
         self,
@@ -145,6 +161,7 @@ class World:
         seed: int = 0,
         first_actions: np.ndarray | Tensor | None = None,
         trust: Trust | float | None = None,
+        before: np.ndarray | Tensor | None = None,
         goes_on: np.ndarray | None = None,
         fate: np.ndarray | None = None,
     ) -> Trajectories:
@@ -160,6 +177,8 @@ class World:
             first_actions: (B, A), taken at the first step in place of the policy's.
             trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
                 as much as dreaming 250 starts.
+            before: (B, O + A), the observation and the action of the step that led to each start, NaN where unknown
+                (:meth:`sample_before`). A world that was trained with memory knows a start the better for it. Default: all unknown.
             goes_on: (B,) steps from which further dreams will start, inf where none will. The members' correction, a mean of states that
                 are possible and hardly one itself, fades before that, as it does between the windows of a long dream. Default: nothing
                 goes on.
@@ -176,7 +195,7 @@ class World:
 
         return dream(
             self, policy, starts, horizon, iterations, deterministic=deterministic, seed=seed,
-            first_actions=first_actions, trust=trust, goes_on=goes_on, fate=fate,
+            first_actions=first_actions, trust=trust, before=before, goes_on=goes_on, fate=fate,
         )
 
     def trust_in(self, policy: Policy) -> Trust:
@@ -234,6 +253,8 @@ class World:
         if self.error_scale is not None:
             wanted["error scale's intercepts"] = (self.error_scale.intercept, (self.horizon, size))
             wanted["error scale's slopes"] = (self.error_scale.slope, (self.horizon, size))
+        if self.before_bank is not None:
+            wanted["steps before the starts"] = (self.before_bank, (len(self.start_bank), size + self.spec.action_size))
         for name, (values, shape) in wanted.items():
             if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
                 raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
@@ -266,6 +287,8 @@ class World:
             "start_bank": torch.from_numpy(self.start_bank),
             "initial_bank": torch.from_numpy(self.initial_bank),
         }
+        if self.before_bank is not None:
+            tensors["before_bank"] = torch.from_numpy(self.before_bank)
         if self.error_scale is not None:
             tensors["error_scale.intercept"] = self.error_scale.intercept
             tensors["error_scale.slope"] = self.error_scale.slope
@@ -303,7 +326,8 @@ class World:
                 scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
             normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"]).to(device)
             anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
+            before = tensors["before_bank"].numpy() if "before_bank" in tensors else None
             record = document.get("record", {})
-            world = cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, record)
+            world = cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, before, record)
             world._check_tensors()
             return world
