@@ -60,7 +60,7 @@ def preset(scale: float) -> Preset:
         name="embedded",
         refinement=RefinementConfig(trust=0.5),  # measured: in the simulator it serves better than what the members say
         horizon=64,
-        dynamics=replace(FAST.dynamics, members=4, elites=3, width=96, depth=3),
+        dynamics=replace(FAST.dynamics, members=4, elites=3, width=96, depth=3, memory=False),  # a maze is seen whole
         dynamics_training=steps(FAST.dynamics_training, 4_000),
         reward=RewardConfig(width=128),
         reward_training=steps(FAST.reward_training, 3_000),

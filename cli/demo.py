@@ -124,7 +124,7 @@ def world_preset(scale: float) -> Preset:
         FAST,
         name="demo",
         horizon=64,
-        dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3, memory=False),
+        dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3, memory=False),  # a maze is seen whole
         dynamics_training=steps(FAST.dynamics_training, 2_000),
         reward_training=steps(FAST.reward_training, 1_500),
         termination_training=steps(FAST.termination_training, 500),

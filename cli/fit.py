@@ -59,10 +59,14 @@ def fit(
             "seconds": round(time.monotonic() - began, 1),
         }
         document |= {k: world.record[k] for k in ("parameters", "fidelity", "refinement") if k in world.record}
+        if "memory" in world.record["training"]["dynamics"]:
+            document["memory"] = world.record["training"]["dynamics"]["memory"]
         if json:
             emit(document, True)
             return
         console.print(fidelity_table(world.record["fidelity"]))
+        if tried := document.get("memory"):
+            console.print(tried["reason"])
         chosen = world.record.get("refinement")
         if chosen:
             console.print(f"{chosen['reason']} Hence M = {chosen['iterations']}.")

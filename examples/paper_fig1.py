@@ -40,7 +40,9 @@ def additions(world: World, log: Dataset, others: np.ndarray, count: int) -> dic
 
     def dreams(length: int, iterations: int | None = None) -> Addition:
         starts = max(1, count // length)
-        return lambda agent, i: world.dream(agent, world.sample_starts(starts, seed=i), length, iterations, seed=i)
+        return lambda agent, i: world.dream(
+            agent, world.sample_starts(starts, seed=i), length, iterations, seed=i, before=world.sample_before(starts, seed=i)
+        )
 
     longest, refined = world.horizon, max(1, world.iterations)
     return {

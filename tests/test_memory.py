@@ -15,8 +15,13 @@ from dydiff_env import load_policy
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import as_policy
+from dydiff_env.synthesis.methods import Dreamer
+from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.dynamics import FAR, Dynamics, DynamicsConfig
+from dydiff_env.world.fit_single_step import try_memory
+from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.memory import remembered
 from dydiff_env.world.presets import TINY
 from dydiff_env.world.world import World
@@ -39,15 +44,31 @@ def sliders(seen: int, episodes: int = 40, steps: int = 60) -> Dataset:
 
 
 @pytest.mark.parametrize("seen, wanted", [(1, True), (2, False)])
-def test_a_fit_chooses_memory_where_observations_leave_something_out(seen, wanted):
-    training = replace(TINY.dynamics_training, steps=12_000)  # the trial takes a twentieth
-    world = World.fit(
-        sliders(seen), preset=replace(TINY, dynamics=replace(TINY.dynamics, memory=None), dynamics_training=training)
-    )
-    tried = world.record["training"]["dynamics"]["memory"]
-    assert world.preset.dynamics.memory is tried["memory"] is wanted
-    assert (tried["with"] < 0.5 * tried["without"]) == wanted
-    assert (world.before_bank is not None) == wanted
+def test_memory_is_kept_where_observations_leave_something_out(seen, wanted, tmp_path):
+    preset = replace(TINY, dynamics=replace(TINY.dynamics, memory=None))
+    fitting = Fitting(sliders(seen), preset, 0, tmp_path, torch.device("cpu"))
+    tried = try_memory(fitting)["memory"]
+    assert fitting.preset.dynamics.memory is tried["kept"] is wanted
+    assert (fitting.models.dynamics.memory_size > 0) == ("has memory" in tried["reason"]) == wanted
+    assert (tried["with"] < 0.6 * tried["without"]) == wanted
+    found = tmp_path / "memory.json"  # a fit that goes on does not try again
+    found.write_text(found.read_text().replace(str(tried["with"]), "-1.0"))
+    assert try_memory(Fitting(sliders(seen), preset, 0, tmp_path, torch.device("cpu")))["memory"] == tried | {"with": -1.0}
+
+
+def test_a_saved_world_keeps_the_steps_before_its_starts(tiny_world, tiny_world_path):
+    loaded = World.load(tiny_world_path)
+    assert tiny_world.preset.dynamics.memory and loaded.preset == tiny_world.preset
+    np.testing.assert_array_equal(loaded.before_bank, tiny_world.before_bank)
+
+
+def test_exports_know_the_steps_before_their_starts(tiny_world):
+    policy = as_policy(lambda observations: torch.tanh(observations[:, :3]), tiny_world.spec)
+    draft = Dreamer(tiny_world, policy).synthesize(16, RoundOptions(16, horizon=8, iterations=0), (5, 6))
+    starts, before = tiny_world.sample_starts(16, seed=5), tiny_world.sample_before(16, seed=5)
+    wanted = tiny_world.dream(policy, starts, 8, 0, seed=6, before=before)
+    np.testing.assert_allclose(draft.rollouts.observations, wanted.observations, atol=1e-6)
+    assert np.abs(wanted.observations - tiny_world.dream(policy, starts, 8, 0, seed=6).observations).max() > 1e-3
 
 
 @given(rows=st.lists(st.integers(0, 99), min_size=1, max_size=20))
@@ -69,12 +90,15 @@ def test_what_is_recalled_is_bounded_and_without_memory_nothing():
     far, actions, known = torch.tensor([[1e9, -1e9], [torch.nan, 0.0]]), torch.zeros(2, 1), torch.tensor([True, False])
     recalled = Dynamics(2, 1, DynamicsConfig(3, 2, 8, 2, memory=True)).recall(far, actions, torch.zeros(2, 2), known)
     assert recalled.tolist() == [[-FAR, FAR, 0, 1], [0, 0, 0, 0]]
+    still = Dynamics(2, 1, DynamicsConfig(3, 2, 8, 2, memory=True))
+    still.delta_std[0] = 1e-6  # a goal, which a correction moves by next to nothing
+    assert still.recall(torch.zeros(1, 2), actions[:1], torch.tensor([[1e-4, 0.0]])).abs().max() == 1
     assert Dynamics(2, 1, DynamicsConfig(3, 2, 8, 2)).recall(far, actions, torch.zeros(2, 2), known).shape == (2, 0)
 
 
 def test_starts_come_with_the_steps_that_led_to_them(tiny_world, hopper_dataset):
     starts, before = tiny_world.sample_starts(200, seed=3), tiny_world.sample_before(200, seed=3)
-    o, found = tiny_world.spec.observation_size, 0
+    found = 0
     for start, step in zip(starts, before, strict=True):
         (row,) = np.flatnonzero((hopper_dataset.observations == start).all(1))
         episode = int(np.searchsorted(hopper_dataset.offsets + np.arange(len(hopper_dataset) + 1), row, side="right")) - 1
@@ -83,7 +107,6 @@ def test_starts_come_with_the_steps_that_led_to_them(tiny_world, hopper_dataset)
             continue
         found += 1
         np.testing.assert_array_equal(step, [*hopper_dataset.observations[row - 1], *hopper_dataset.actions[row - episode - 1]])
-        assert len(step) > o
     assert found > 150
     assert np.isnan(tiny_world.sample_before(5, kind="initial")).all()
 

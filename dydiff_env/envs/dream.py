@@ -28,7 +28,7 @@ class DyDiffDreamEnv(gym.Env):
 
     **Step**: with a policy, ``reset`` dreams its whole refined rollout; an action that is the planned one (within
     1e-4 of the action space's width) leads to the planned state, any other has the dream imagined anew from the
-    present with that action fixed. Without a policy only the given action counts.
+    present with that action fixed. Without a policy only the given actions count.
 
     **Reward** and **termination** come from the learned models; **truncation** after ``horizon`` steps.
 

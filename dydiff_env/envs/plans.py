@@ -21,7 +21,7 @@ class Plans:
         actions: (B, C, A), rewards and uncertainties: (B, C).
         length: (B,) steps planned.
         ends: (B,) bool, the state after the last planned step is terminal.
-        before: (B, O + A), the step that led to the plan's first observation; NaN where unknown.
+        before: (B, O + A), the step that led to where a plan was imagined from; NaN where unknown.
         short: (B,) bool, only the first steps of a window were imagined; the rest of it can be, later.
     """
 

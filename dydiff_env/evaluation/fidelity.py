@@ -56,6 +56,8 @@ def closed_loop(
 ) -> dict[str, Any]:
     """Dream a deterministic policy and run it for real from the same starts (Fig. 7).
 
+    Each start tells the whole state, so a world with memory is told of no step before it.
+
     Args:
         world: the world.
         simulator: the truth.

@@ -214,6 +214,8 @@ def _recalled(world: World, before: np.ndarray | Tensor | None, states: Tensor) 
         before = torch.full((len(states), sum(sizes)), torch.nan)
     steps = torch.as_tensor(before).to(world.device, torch.float32)
     world.check_width("step", steps, sum(sizes))
+    if len(steps) != len(states):
+        raise DyDiffError(f"{len(states)} starts, but {len(steps)} steps before them.", "Pass one for each start.", usage=True)
     observations, actions = steps.split(sizes, -1)
     return world.models.dynamics.recall(
         world.normalizer.normalize(observations), actions, states, known=steps.isfinite().all(-1)

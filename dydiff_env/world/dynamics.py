@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dydiff_env.world.networks import EnsembleLinear, initial, waves
 
+LEAST = 1e-3  # deviation of a change, standardised, as far as memory goes
 FAR = 10.0  # a remembered change is cut off at so many deviations
 CACHED = 256  # rows a call on a processor: what lies between the layers of more leaves its cache, and takes half as long again
 
@@ -97,7 +98,8 @@ class Dynamics(nn.Module):
         """
         if not self.memory_size:
             return states[..., :0]
-        change = ((states - before - self.delta_mean) / self.delta_std).clamp(-FAR, FAR)
+        # What hardly ever changes, a goal, has next to no deviation: the slightest correction of it would be all that is recalled.
+        change = ((states - before - self.delta_mean) / self.delta_std.clamp(min=LEAST)).clamp(-FAR, FAR)
         step = torch.cat([change, actions, torch.ones_like(change[..., :1])], -1)
         return step if known is None else torch.where(known[..., None], step, 0.0)
 

@@ -14,6 +14,7 @@ import torch
 from dydiff_env.progress import announce
 from dydiff_env.world.fit import fit_stages
 from dydiff_env.world.fit_denoiser import CHUNK
+from dydiff_env.world.fit_single_step import TRIAL
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.training import TrainingConfig, load_checkpoint
@@ -39,6 +40,9 @@ def estimate(fit: Fitting) -> float:
         trial.progress, trial.log, trial.checkpoints = False, None, False
         training, _ = fit_stages(trial)
     left = 0.0
+    if preset.dynamics.memory is None and not (fit.folder / "memory.json").exists():
+        tried = 2 * min(TRIAL, preset.dynamics_training.steps)  # steps of two members
+        left += tried * 2 / preset.dynamics.members * training["dynamics"]["step_seconds"]
     for stage in STAGES:
         done = training.get(stage)
         if done is None or not done["steps"]:
@@ -65,7 +69,7 @@ def announce_fit(fit: Fitting) -> None:
 def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float]:
     """The same for a few steps, and how much larger a real step of the denoiser is."""
     large = sum(p.numel() for p in denoiser.parameters()) > LARGE
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory))}
     for stage in STAGES:
         config: TrainingConfig = getattr(preset, f"{stage}_training")
         few: dict[str, Any] = (

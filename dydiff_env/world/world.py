@@ -134,7 +134,10 @@ class World:
     def sample_starts(
         self, n: int, seed: int = 0, kind: Literal["dataset", "initial"] = "dataset"
     ) -> np.ndarray:
-        """Draw start states (n, O), environment units: from anywhere in the data, or from the starts of episodes."""
+        """Draw start states (n, O), environment units: from anywhere in the data, or from the starts of episodes.
+
+        :meth:`sample_before` draws what a world with memory knows of them besides.
+        """
         bank = {"dataset": self.start_bank, "initial": self.initial_bank}.get(kind)
         if bank is None:
             raise unknown("kind of start", kind, ("dataset", "initial"))
@@ -146,6 +149,8 @@ class World:
         Returns:
             (n, O + A) float32, observations and actions in environment units; NaN where there was no step before.
         """
+        if kind not in ("dataset", "initial"):
+            raise unknown("kind of start", kind, ("dataset", "initial"))
         if self.before_bank is None or kind == "initial":
             return np.full((n, self.spec.observation_size + self.spec.action_size), np.nan, np.float32)
         return self.before_bank[_drawn(len(self.before_bank), n, seed)]
@@ -255,6 +260,9 @@ class World:
             wanted["error scale's slopes"] = (self.error_scale.slope, (self.horizon, size))
         if self.before_bank is not None:
             wanted["steps before the starts"] = (self.before_bank, (len(self.start_bank), size + self.spec.action_size))
+            known = np.isfinite(self.before_bank)
+            if not (known.all(1) | np.isnan(self.before_bank).all(1)).all() or not known.any():
+                raise ValueError("the steps before the starts are neither known nor unknown")
         for name, (values, shape) in wanted.items():
             if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
                 raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
