@@ -95,10 +95,13 @@ def test_each_seed_and_step_and_use_draws_its_own(tiny_world, monkeypatch):
     assert len(seen) > 3 * tiny_world.horizon and len({float(draw[0]) for draw in seen}) == len(seen)
 
 
-def test_a_prefix_can_be_dreamt_alone(tiny_world):
-    starts = tiny_world.sample_starts(4, seed=2)
-    whole, part = tiny_world.dream(Push(), starts), tiny_world.dream(Push(), starts, horizon=4)
-    assert np.allclose(whole.observations[:, :5], part.observations, atol=1e-4)
+@pytest.mark.parametrize("horizon", [1, 3, 4, 10, 31])
+def test_a_prefix_can_be_dreamt_alone(tiny_world, horizon):
+    starts, trust = tiny_world.sample_starts(4, seed=2), Trust(1.0, 1.0)
+    whole, part = (tiny_world.dream(Push(), starts, length, 2, trust=trust) for length in (None, horizon))
+    known = part.state_mask & whole.state_mask[:, : horizon + 1]
+    assert part.horizon == horizon and known[:, 1].all()
+    np.testing.assert_allclose(part.observations[known], whole.observations[:, : horizon + 1][known], atol=1e-4)
 
 
 def test_a_dream_that_outlives_its_anchor_stays_uncertain(tiny_world, monkeypatch):

@@ -15,6 +15,7 @@ from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
 from dydiff_env.world.rollout import Act, apart, rollout
+from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
@@ -169,6 +170,7 @@ def _window(
         return actions
 
     dynamics, ends, config = world.models.dynamics, world.models.termination, world.preset.refinement
+    kept, horizon = horizon, _whole_patches(world, horizon) if iterations else horizon
     rolled = rollout(dynamics, ends, act, states, horizon, memory)
     start = ahead(rolled)
     others: Tensor | float = 0.0
@@ -204,7 +206,14 @@ def _window(
     last = rolled.alive.sum(1, keepdim=True).long()
     said = torch.minimum(torch.arange(horizon, device=world.device), last)
     uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
-    return refined, actions, uncertainties, alive > enough
+    return refined[:, : kept + 1], actions[:, :kept], uncertainties[:, :kept], alive[:, :kept] > enough
+
+
+def _whole_patches(world: World, horizon: int) -> int:
+    """Steps to imagine, so that those asked for are what any longer window begins with: a causal denoiser sees whole patches."""
+    network = world.preset.network
+    patch = network.patch if isinstance(network, TransformerConfig) else 1
+    return min(-(-horizon // patch) * patch, world.horizon)
 
 
 def _recalled(world: World, before: np.ndarray | Tensor | None, states: Tensor) -> Tensor:
