@@ -72,13 +72,17 @@ def fidelity(
 
 def closed_loop_table(name: str, result: dict[str, Any]) -> Table:
     """One policy: a column an M, beside what really happened."""
-    table = Table(title=f"{name}, dreamt and for real")
-    table.add_column("")
+    table = Table(title=f"{name}, dreamt and for real", box=None, padding=(0, 0, 0, 1))
+    table.add_column("", no_wrap=True)
     dreams = [key for key in result if key != "real"]
     for column in [f"M = {key[1:]}" for key in dreams] + ["really"]:
         table.add_column(column, justify="right")
     for row in result["M0"]:
         real = result["real"].get(row)
-        cells = [f"{result[key][row]:.4g}" for key in dreams]
-        table.add_row(row.replace("_", " "), *cells, "" if real is None else f"{real:.4g}")
+        cells = [_short(result[key][row]) for key in dreams]
+        table.add_row(row.replace("_", " "), *cells, "" if real is None else _short(real))
     return table
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"

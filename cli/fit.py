@@ -75,11 +75,13 @@ def fit(
 
 def fidelity_table(fidelity: dict[str, Any]) -> Table:
     """Held-out errors against the horizon, in squared standard deviations."""
-    table = Table(title=f"Mean squared error on {fidelity['windows']} held-out windows (standardised)")
-    rows = [(f"{kind.replace('_', ' ')}: {name.replace('_', ' ')}", values)
+    table = Table(  # 80 columns hold it all
+        title=f"Mean squared error on {fidelity['windows']} held-out windows (standardised)", box=None, padding=(0, 0, 0, 1)
+    )
+    rows = [(f"{kind.removesuffix('_loop')}, {name.replace('_', ' ')}", values)
             for kind in ("open_loop", "closed_loop") if kind in fidelity for name, values in fidelity[kind].items()]
     columns = list(rows[0][1])
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in rows:
