@@ -39,10 +39,8 @@ def additions(world: World, log: Dataset, others: np.ndarray, count: int) -> dic
         return Dataset.from_episodes(log.spec, list(record(str(log.spec.env_spec), act, steps=count, seed=i)))
 
     def dreams(length: int, iterations: int | None = None) -> Addition:
-        starts = max(1, count // length)
-        return lambda agent, i: world.dream(
-            agent, world.sample_starts(starts, seed=i), length, iterations, seed=i, before=world.sample_before(starts, seed=i)
-        )
+        drawn, at, before = max(1, count // length), world.sample_starts, world.sample_before
+        return lambda agent, i: world.dream(agent, at(drawn, i), length, iterations, seed=i, before=before(drawn, i))
 
     longest, refined = world.horizon, max(1, world.iterations)
     return {
