@@ -13,8 +13,8 @@ Their shares are those that serve best, for each dimension d and over all starts
 
     least Σ ((s^m − ŝ)_d − η_d c_d − ζ_d e_d)²,
 
-averaged over m, less some standard errors of that mean, from 0 to 1: one and a half for ζ, a half for η, which the members underrate, since
-the denoiser has learned of errors that all members share and a member that stands for the truth does not show.
+averaged over m, less some standard errors of that mean, from 0 to 1: one and a half for ζ, two and a half for η. What the denoiser reads
+off is there for some policies and not for others, and a share that is not clearly borne out does more harm than good.
 
 Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
 that out on held-out episodes (heldout.py) and then sets one number for all policies.
@@ -32,7 +32,7 @@ from dydiff_env.world.refine import ahead
 from dydiff_env.world.rollout import Rollout
 
 STARTS = 64  # rollouts that the shares are estimated from
-CAUTION = (0.5, 1.5)  # standard errors that are taken off η and ζ
+CAUTION = (2.5, 1.5)  # standard errors that are taken off η and ζ
 
 
 class Trust(NamedTuple):
