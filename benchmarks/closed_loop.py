@@ -1,6 +1,6 @@
 """Closed-loop error of a world's dreams against the simulator, for several policies and M = 0 … 5.
 
-python benchmarks/closed_loop.py WORLD POLICY… [--starts 256] [--out benchmarks/results/NAME.json]
+python benchmarks/closed_loop.py WORLD POLICY… [--starts 256] [--seed 123] [--out benchmarks/results/NAME.json]
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ def main() -> None:
     parser.add_argument("world")
     parser.add_argument("policies", nargs="+")
     parser.add_argument("--starts", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=123, help="of the draw of starts")
     parser.add_argument("--iterations", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     world = World.load(arguments.world)
     simulator = Simulator(world.spec)
-    starts = common_starts(world, simulator, arguments.starts, seed=123)
+    starts = common_starts(world, simulator, arguments.starts, arguments.seed)
     print(f"{simulator.known(world.start_bank).mean():.1%} of the logged states tell the whole state")
     results, default = {}, f"M{world.iterations}"
     for path in arguments.policies:
@@ -60,7 +61,8 @@ def main() -> None:
             json.dumps(
                 {
                     "command": f"dydiff-env fit --dataset {world.spec.dataset_id} --out WORLD; "
-                    f"python benchmarks/closed_loop.py WORLD POLICY… --starts {arguments.starts}",
+                    f"python benchmarks/closed_loop.py WORLD POLICY… --starts {arguments.starts} --seed {arguments.seed}",
+                    "iterations": arguments.iterations,
                     "summary": summary,
                     "policies": results,
                 },

@@ -180,7 +180,7 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
 def try_memory(fitting: Fitting) -> dict[str, Any]:
     """Give the dynamics memory, if a short training of a small ensemble gains by it on held-out data.
 
-    Where states are seen whole it is of no use, and does harm: the model leans on what policies other than the log's do not do.
+    Where states are seen whole it is of no use, and can do harm: the model leans on what policies other than the log's do not do.
     """
     found = fitting.folder / "memory.json"
     if found.exists():
