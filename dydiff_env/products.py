@@ -1,9 +1,9 @@
-"""Matrix products on a CPU by the faster of the two libraries that torch brings."""
+"""Matrix products as fast as the processor can: by the better library, and in half precision where that is enough."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import torch
@@ -33,6 +33,28 @@ def fast_products(device: torch.device | str = "cpu") -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def half_products(device: torch.device | str) -> AbstractContextManager[object]:
+    """Inside, the factors of matrix products are rounded to bfloat16 where the processor multiplies such numbers faster.
+
+    That halves the time of a product (Zen 4: 88 and 211 billion operations a second and core), and costs all but the first two or three
+    digits of its result: enough for what is learned of a correction, not for a single-step model.
+
+    Args:
+        device: where the work is done.
+    """
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=_halves(kind))
+
+
+@cache
+def _halves(kind: str) -> bool:
+    """Whether a kind of device has instructions of its own for bfloat16; torch imitates them elsewhere, slowly."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
+    return kind == "cpu" and any(supported() for supported in found)
 
 
 @cache

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dydiff_env.products import half_products
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.behavior import Behavior
 from dydiff_env.world.denoiser import Condition, Denoiser
@@ -123,7 +124,9 @@ def refined_condition(feedback: Feedback, given: Condition, denoiser: Denoiser) 
     half = given.rows(slice(0, len(given.starts) // 2))
     assert half.anchor is not None and half.scale is not None
     sigma = torch.full((len(half.starts),), denoiser.config.sigma_max, device=given.starts.device)
-    drawn = half.anchor + half.scale * denoiser(torch.zeros_like(half.anchor), sigma, half)
+    with half_products(given.starts.device):
+        correction = denoiser(torch.zeros_like(half.anchor), sigma, half)
+    drawn = half.anchor + half.scale * correction
     states = torch.cat([half.starts[:, None], drawn[:, :-1, :-1]], 1)
     again = feedback.rows(slice(0, len(half.starts))).relabel(states)
     return given._replace(actions=torch.cat([again, given.actions[len(half.starts) :]]))

@@ -12,6 +12,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from dydiff_env.data.windows import window_starts
+from dydiff_env.products import half_products
 from dydiff_env.progress import progress_bar
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
@@ -116,9 +117,9 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
         weight = (real + config.after_end * (1 - real) * (1 - alive))[..., None].expand_as(
             feedback.states[:, 1:]
         )
-        return model.loss(
-            target, given, torch.cat([weight, 2 * known], -1) * given.valid[..., None], generator
-        )
+        weight = torch.cat([weight, 2 * known], -1) * given.valid[..., None]
+        with half_products(fitting.device):
+            return model.loss(target, given, weight, generator)
 
     return train("denoiser", model, loss, training, seed=fitting.seed, **fitting.files("denoiser"))
 
