@@ -41,13 +41,13 @@ def main() -> None:
         )
         for name, row in result.items():
             if name != "real":
-                ratio = row["mean"] / result["M0"]["mean"]
+                ratio = f"{row['ratio']:.3f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
                 at = " ".join(f"{row[h]:.4f}" for h in ("h1", "h10", "h50", "h100") if h in row)
                 print(
-                    f"   {name} mean {row['mean']:.4f} ratio {ratio:.3f}  h1/10/50/100 {at}  survival {row['survival']:.2f} "
+                    f"   {name} mean {row['mean']:.4f} ratio {ratio}  h1/10/50/100 {at}  survival {row['survival']:.2f} "
                     f"return {row['return']:7.1f} residual {row['residual']:.4f}"
                 )
-    ratios = [r[default]["mean"] / r["M0"]["mean"] for r in results.values()]
+    ratios = [r[default]["ratio"] for r in results.values()]
     gaps = [abs(r[default]["survival_gap"]) for r in results.values()]
     summary = {
         "default": default,

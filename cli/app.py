@@ -49,7 +49,7 @@ COMMANDS = {
         )),
         Command("fit", WORLD, "Train a world on a dataset.", (
             "dydiff-env fit --dataset demo/hopper-v0 --out world",
-            "dydiff-env fit --dataset hopper.minari --out rough --preset tiny",
+            "dydiff-env fit --dataset hopper.minari --out first --preset quick",
         )),
         Command("export", WORLD, "Write a policy's refined rollouts in a world as a Minari dataset.", (
             "dydiff-env export --policy demo --out syn.minari",

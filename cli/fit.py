@@ -26,7 +26,7 @@ from dydiff_env.cli.common import (
 def fit(
     dataset: Annotated[str, typer.Option(help="A Minari dataset: its id, or its folder.")],
     out: Annotated[Path, typer.Option(help="The world folder to make.")],
-    preset: Annotated[str, typer.Option(help="fast, paper (the published form), or tiny (seconds).")] = "fast",
+    preset: Annotated[str, typer.Option(help="fast, quick (minutes), tiny (seconds), or paper (the published form).")] = "fast",
     models: Annotated[
         str, typer.Option(help="world, synther, mtdiff-s (baselines for export --method), several by comma, or all.")
     ] = "world",

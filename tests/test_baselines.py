@@ -14,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from dydiff_env.agents import Replay, agent_class
+from dydiff_env.baselines import mtdiff, synther
 from dydiff_env.baselines.fit import fit_baseline, fit_models, parse_models
 from dydiff_env.baselines.models import load
 from dydiff_env.baselines.synther import SynthER, SynthERConfig
@@ -25,6 +26,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.methods import METHODS, get_method
 from dydiff_env.world.batches import Batches
+from dydiff_env.world.presets import PRESETS
 from dydiff_env.world.training import TrainingConfig, train
 
 
@@ -214,3 +216,7 @@ def test_damaged_or_missing_baselines_are_named(full_world: Path, tiny_world_pat
     line = ["export", "--method", "mtdiff-s", "--world", str(tiny_world_path), "--out", str(tmp_path / "syn")]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 2 and "fit --dataset" in result.stderr and "--models mtdiff-s" in result.stderr
+
+
+def test_baselines_know_the_presets_of_worlds() -> None:
+    assert set(synther.PRESETS) == set(mtdiff.PRESETS) == set(PRESETS)

@@ -105,7 +105,7 @@ def test_every_block_of_a_page_runs_in_order(page: Path, bench: Path, monkeypatc
     short = replace(presets.TINY, **{
         name: few(getattr(presets.TINY, name)) for name in vars(presets.TINY) if name.endswith("_training")
     })  # fmt: skip
-    for name in ("fast", "tiny"):
+    for name in ("fast", "quick", "tiny"):
         monkeypatch.setitem(presets.PRESETS, name, short)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(bench / "minari"))
     monkeypatch.chdir(bench)

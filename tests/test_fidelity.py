@@ -16,7 +16,7 @@ from dydiff_env.data.simulator import make_env
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.embedded import WORLD
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.fidelity import closed_loop, errors
+from dydiff_env.evaluation.fidelity import closed_loop, errors, ratio_to
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies import load_policy
 from dydiff_env.world.heldout import calibration, return_bounds
@@ -59,6 +59,21 @@ def test_mazes_tell_the_legal_share_and_one_call_has_no_spread():
     simulator.close()
     assert result["real"]["legal"] == 1  # nobody walks through real walls
     assert 0 <= result["M1"]["legal"] <= 1 and result["M1"]["spread"] == 0
+    assert result["M0"]["ratio"] == result["M0"]["ratio_high"] == 1
+    assert result["M1"]["ratio"] == pytest.approx(result["M1"]["mean"] / result["M0"]["mean"], rel=1e-4)
+
+
+def test_a_ratio_of_errors_has_an_interval_that_narrows_with_the_starts():
+    rng, widths = np.random.default_rng(0), []
+    for starts in (16, 1024):
+        baseline = rng.exponential(size=(starts, 5))
+        mask = np.arange(5) < rng.integers(1, 6, (starts, 1))
+        found = ratio_to(0.8 * rng.uniform(0.5, 1.5, baseline.shape) * baseline, baseline, mask)
+        assert found["ratio_low"] < found["ratio"] < found["ratio_high"]
+        widths.append(found["ratio_high"] - found["ratio_low"])
+    assert abs(found["ratio"] - 0.8) < 0.05 and widths[1] < widths[0] / 3
+    never = ratio_to(baseline, baseline, np.zeros_like(mask))
+    assert never["ratio"] == 0  # no step is known
 
 
 def test_an_exact_rule_ends_dreams_where_it_says(tiny_world, tiny_world_path):

@@ -111,7 +111,7 @@ def fit_baseline(
         name: synther or mtdiff-s.
         dataset: the dataset of the world: a Dataset, a Minari id, or a Minari folder.
         world: the world's folder.
-        preset: fast, paper or tiny.
+        preset: fast, quick, tiny or paper.
         seed: of everything random.
         device: where to train.
         overwrite: replace the world's present baseline of that name.

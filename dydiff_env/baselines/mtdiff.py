@@ -3,7 +3,7 @@ Planner and Data Synthesizer for Multi-Task Reinforcement Learning", 2023), for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class MTDiffConfig:
 
 PRESETS = {
     "fast": MTDiffConfig(),
+    "quick": MTDiffConfig(training=replace(MTDiffConfig().training, steps=1_000)),
     "paper": MTDiffConfig(
         network=TransformerConfig(width=256, blocks=6, heads=4, anchored=False, patch=1),
         training=TrainingConfig(

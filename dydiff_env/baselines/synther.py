@@ -46,6 +46,7 @@ class SynthERConfig:
 
 PRESETS = {
     "fast": SynthERConfig(),
+    "quick": SynthERConfig(training=replace(SynthERConfig().training, steps=8_000)),
     "paper": SynthERConfig(
         width=1024,
         training=TrainingConfig(

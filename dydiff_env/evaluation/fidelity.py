@@ -12,6 +12,7 @@ from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.mazes import free_of_walls, position_columns
 from dydiff_env.evaluation.picture import picture
+from dydiff_env.evaluation.scores import bootstrap_interval
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.draws import draws_always
 from dydiff_env.policies.policy import Policy
@@ -27,6 +28,22 @@ def errors(world: World, dream: Trajectories, real: Trajectories) -> tuple[np.nd
     dreamt = np.take_along_axis(dream.observations, steps[..., None], 1)
     gap = (dreamt - real.observations[:, 1:]) / world.normalizer.std.cpu().numpy()
     return np.square(gap).mean(-1), real.mask
+
+
+def ratio_to(error: np.ndarray, baseline: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """How large errors (B, L) are beside others' from the same starts, and a 95 % bootstrap interval over these starts.
+
+    Both count over the steps of the mask (B, L), as the mean over steps of the mean over starts.
+    """
+    rows = np.stack([error * mask, baseline * mask, mask], 1)
+
+    def ratio(some: np.ndarray) -> float:
+        errors, others, known = some.sum(0)
+        known = np.maximum(known, 1)
+        return float((errors / known).sum() / max((others / known).sum(), 1e-12))
+
+    low, high = bootstrap_interval(rows, statistic=ratio, samples=500)
+    return {"ratio": ratio(rows), "ratio_low": low, "ratio_high": high}
 
 
 def common_starts(world: World, simulator: Simulator, n: int, seed: int = 0) -> np.ndarray:
@@ -64,13 +81,14 @@ def closed_loop(
         policy: acts in both.
         starts: (B, O), environment units; of :func:`common_starts`.
         horizon: steps; default: the world's window.
-        iterations: the M's to dream with.
+        iterations: the M's to dream with; what comes after the first is compared with it.
 
     Returns:
-        ``real``: survival and return; and for each M: mean squared error at a few horizons and over all steps really taken, survival,
-        return, their differences to the real ones, ``residual``: the mean squared distance of dreamt transitions from what the
-        simulator makes of the same state and action (realism), ``spread``: the standard deviation over samples of the same dream (0
-        where a sample is one network call); and in a maze ``legal``: the share of rollouts that stay out of the walls (Fig. 9).
+        ``real``: survival and return; and for each M: mean squared error at a few horizons and over all steps really taken, its
+        ``ratio`` to that of the first M (:func:`ratio_to`), survival, return, their differences to the real ones, ``residual``: the
+        mean squared distance of dreamt transitions from what the simulator makes of the same state and action (realism), ``spread``:
+        the standard deviation over samples of the same dream (0 where a sample is one network call); and in a maze ``legal``: the
+        share of rollouts that stay out of the walls (Fig. 9).
 
     Raises:
         DyDiffError: for a policy that draws its actions.
@@ -81,11 +99,12 @@ def closed_loop(
     result: dict[str, Any] = {
         "real": {"survival": float(1 - real.terminations.mean()), "return": float(real.returns.mean())}
     }
-    trust = world.trust_in(policy)
+    trust, baseline = world.trust_in(policy), None
     for m in iterations:
         dream = world.dream(policy, starts, horizon, m, trust=trust)
         error, mask = errors(world, dream, real)
         # The error is counted until the real episode ends, also where the dream ended sooner.
+        baseline = error if baseline is None else baseline
         curve = (error * mask).sum(0) / np.maximum(mask.sum(0), 1)
         reached = np.asarray(mask.any(0))
         at = {f"h{h}": float(curve[h - 1]) for h in HORIZONS if h <= horizon and reached[h - 1]}
@@ -93,6 +112,7 @@ def closed_loop(
         result[f"M{m}"] = {
             **at,
             "mean": float(curve[reached].mean()),
+            **ratio_to(error, baseline, mask),
             "survival": survival,
             "return": value,
             "survival_gap": survival - result["real"]["survival"],

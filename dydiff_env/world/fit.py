@@ -50,7 +50,7 @@ def fit(
 
     Args:
         dataset: a Minari id, its folder, a MinariDataset (as filtered), or a Dataset.
-        preset: "fast", "paper", "tiny", or settings of your own.
+        preset: "fast", "quick", "tiny", "paper", or settings of your own.
         seed: of everything random.
         out: the folder the world is saved to. Work goes on in ``out.partial``: a killed fit, started again with the same arguments,
             continues and ends with the same world (bit for bit on the CPU with the same number of threads).
