@@ -321,6 +321,14 @@ def test_a_world_asks_its_members_about_each_policy(tiny_world):
     assert not np.allclose(moved.observations, none.observations, atol=1e-3)
 
 
+def test_a_denoiser_that_is_not_believed_is_not_asked(tiny_world, monkeypatch):
+    starts, trust = tiny_world.sample_starts(4), Trust(0.0, 1.0)
+    whole = tiny_world.dream(Push(), starts, iterations=1, trust=trust._replace(denoiser=1e-12))
+    monkeypatch.setattr(World, "sample_states", lambda *_: pytest.fail("it was asked"))
+    spared = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
+    assert np.allclose(spared.observations, whole.observations, atol=1e-4) and np.array_equal(spared.lengths, whole.lengths)
+
+
 def test_the_members_correction_fades_before_a_further_window(tiny_world):
     starts, trust, length = tiny_world.sample_starts(4), Trust(0.0, 1.0), tiny_world.horizon
     plain = tiny_world.dream(Push(), starts, 2 * length, 0).observations

@@ -14,7 +14,7 @@ from dydiff_env.products import fast_products
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
-from dydiff_env.world.rollout import Act, apart, rollout
+from dydiff_env.world.rollout import Act, Rollout, apart, rollout
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
@@ -182,6 +182,9 @@ def _window(
     left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
     share = trust.members * (left / FADE).clamp(0, 1)
 
+    def sample(r: Rollout, a: Tensor) -> tuple[Tensor, Tensor]:
+        return world.sample_states(r, a, generator) if trust.asks_denoiser else (r.states[:, 1:], r.alive)
+
     def believe(drawn: Tensor) -> Tensor:
         wanted = start + trust.denoiser * (drawn - start)
         wanted[..., :-1] += share * others
@@ -190,7 +193,7 @@ def _window(
     nudged = iterations > 0 and config.nudge < 1
     refined, actions, alive = refine(
         rolled,
-        lambda r, a: world.sample_states(r, a, generator),
+        sample,
         nudger(dynamics, rolled, act, config.nudge) if nudged else in_place(states, relabel),
         iterations,
         config.update,

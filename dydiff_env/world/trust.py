@@ -47,6 +47,11 @@ class Trust(NamedTuple):
     members: Tensor | float = 0.0
 
     @property
+    def asks_denoiser(self) -> bool:
+        """Whether c is needed."""
+        return bool(torch.as_tensor(self.denoiser).any())
+
+    @property
     def asks_members(self) -> bool:
         """Whether e is needed."""
         return bool(torch.as_tensor(self.members).any())
