@@ -28,6 +28,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     world = World.load(arguments.world)
+    if arguments.iterations[0] != 0 or world.iterations not in arguments.iterations:
+        parser.error(f"--iterations must begin with 0, which all are compared with, and hold the world's own M = {world.iterations}")
     simulator = Simulator(world.spec)
     starts = common_starts(world, simulator, arguments.starts, arguments.seed)
     print(f"{simulator.known(world.start_bank).mean():.1%} of the logged states tell the whole state")
@@ -60,9 +62,9 @@ def main() -> None:
         arguments.out.write_text(
             json.dumps(
                 {
-                    "command": f"dydiff-env fit --dataset {world.spec.dataset_id} --out WORLD; "
-                    f"python benchmarks/closed_loop.py WORLD POLICY… --starts {arguments.starts} --seed {arguments.seed}",
-                    "iterations": arguments.iterations,
+                    "command": f"dydiff-env fit --dataset {world.spec.dataset_id} --preset {world.preset.name} --out WORLD; "
+                    f"python benchmarks/closed_loop.py WORLD POLICY… --starts {arguments.starts} --seed {arguments.seed} "
+                    f"--iterations {' '.join(map(str, arguments.iterations))}",
                     "summary": summary,
                     "policies": results,
                 },

@@ -72,7 +72,8 @@ def fidelity(
 
 def closed_loop_table(name: str, result: dict[str, Any]) -> Table:
     """One policy: a column an M, beside what really happened."""
-    table = Table(title=f"{name}, dreamt and for real", box=None, padding=(0, 0, 0, 1))
+    caption = "ratio: of the mean error to that of M = 0, with a 95 % interval over starts"
+    table = Table(title=f"{name}, dreamt and for real", caption=caption, box=None, padding=(0, 0, 0, 1))
     table.add_column("", no_wrap=True)
     dreams = [key for key in result if key != "real"]
     for column in [f"M = {key[1:]}" for key in dreams] + ["really"]:

@@ -163,7 +163,7 @@ QUICK = dataclasses.replace(
     anchors=AnchorConfig(windows=20_000),
     denoiser_training=dataclasses.replace(FAST.denoiser_training, steps=1_200, ema=0.995),
 )
-"""The default with four members, trained for a third and less."""
+"""The default with four members, and all parts trained for half as long or less."""
 
 PAPER = Preset(
     name="paper",
