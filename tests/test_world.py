@@ -35,7 +35,7 @@ from dydiff_env.world.refine import in_place, refine, refinements
 from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.termination import TerminationConfig, TerminationModel
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
-from dydiff_env.world.trust import Trust, borne_out, elsewhere, shares
+from dydiff_env.world.trust import ASTRAY, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.unet import TemporalUNet, UNetConfig
 from dydiff_env.world.world import World
 
@@ -303,6 +303,17 @@ def test_a_member_that_has_ended_counts_as_not_apart():
     states = torch.tensor([1.0, 3.0])[:, None, None]
     steps = [(states, torch.tensor([[1.0], [1.0]])), (states, torch.tensor([[1.0], [0.0]]))]
     assert elsewhere(anchor, steps).flatten().tolist() == [2.0, 0.5]
+
+
+def test_a_member_that_goes_astray_is_held_back():
+    anchor = Rollout(torch.zeros(1, 2, 2), torch.zeros(1, 1, 1), torch.zeros(1, 1, 2), torch.ones(1, 1))
+    near = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
+    states = torch.tensor([*near, [300.0, 400.0], [9.0, 9.0]])[:, None]
+    alive = torch.tensor([[1.0]] * 5 + [[0.0]])  # what has ended does not tell how far is far
+    found = elsewhere(anchor, [(states, alive)]).flatten()
+    torch.testing.assert_close(found, torch.tensor([0.6, 0.8]) * ASTRAY / 6)  # it counts as if it had gone four times as far as they
+    none = elsewhere(anchor, [(states, torch.zeros(6, 1))])
+    assert (none == 0).all() and (elsewhere(anchor, [(torch.zeros(3, 1, 2), torch.ones(3, 1))]) == 0).all()
 
 
 def test_a_world_asks_its_members_about_each_policy(tiny_world):

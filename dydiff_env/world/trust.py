@@ -31,6 +31,7 @@ from torch import Tensor
 from dydiff_env.world.refine import ahead
 from dydiff_env.world.rollout import Rollout
 
+ASTRAY = 4.0  # times as far as the median member: a rollout that has gone farther counts as if it had gone so far
 STARTS = 64  # rollouts that the shares are estimated from
 CAUTION = (2.5, 1.5)  # standard errors that are taken off η and ζ
 
@@ -60,11 +61,15 @@ class Trust(NamedTuple):
 def elsewhere(anchor: Rollout, steps: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """e, (B, L, O), for members' own rollouts: at each step their states (members, B, O), and which are alive (members, B).
 
-    A member that has ended no longer tells where others go, and counts as not apart.
+    A member that has ended no longer tells where others go, and counts as not apart. One that has gone astray, far beyond what it was
+    trained on, would draw the mean of all after it, and is held back (``ASTRAY``).
     """
     e = torch.empty_like(anchor.states[:, 1:])
     for t, (states, alive) in enumerate(steps):
-        e[:, t] = (alive[..., None] * (states - anchor.states[:, t + 1])).mean(0)
+        apart = alive[..., None] * (states - anchor.states[:, t + 1])
+        distance = apart.square().mean(-1, keepdim=True).sqrt()
+        median = torch.where(alive[..., None] > 0, distance, torch.nan).nanmedian(0).values.nan_to_num(0)
+        e[:, t] = (apart * (ASTRAY * median / distance.clamp(min=1e-9)).clamp(max=1)).mean(0)
     return e
 
 
