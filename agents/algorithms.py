@@ -12,6 +12,7 @@ from dydiff_env.agents.bc import BC
 from dydiff_env.agents.checkpoint import read_checkpoint, restore
 from dydiff_env.agents.cql import CQL
 from dydiff_env.agents.diffql import DiffQL
+from dydiff_env.agents.svg import SVG
 from dydiff_env.agents.td3bc import TD3BC
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError, unknown
@@ -41,7 +42,8 @@ def load_agent(path: str | Path | dict[str, Any], device: torch.device | str = "
         DyDiffError: where the file is missing, broken, or does not fit this version.
     """
     content = path if isinstance(path, dict) else read_checkpoint(path)
-    return restore(agent_class(content["algorithm"]), content, device)
+    cls = SVG if content["algorithm"] == SVG.algorithm else agent_class(content["algorithm"])
+    return restore(cls, content, device)
 
 
 def resume_agent(

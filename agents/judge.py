@@ -13,12 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dydiff_env.agents.agent import Agent
+import torch
+from torch import Tensor
+
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
+from dydiff_env.policies.policy import Policy
+from dydiff_env.products import fast_products
 from dydiff_env.synthesis.provenance import world_fingerprint
+from dydiff_env.world.imagine import imagine
 from dydiff_env.world.world import World
 
 LONGEST = 1000  # steps of a dreamt episode, where neither the environment nor the log ends them sooner
@@ -55,7 +60,7 @@ class Judge:
         """Of the world."""
         return world_fingerprint(self.world)
 
-    def __call__(self, agent: Agent) -> dict[str, float]:
+    def __call__(self, agent: Policy) -> dict[str, float]:
         """A row of the log: mean and spread of the return of the agent's dreamt episodes, and their mean length."""
         policy, refined = as_policy(agent, self.world.spec), None if self.world.anchored else 0
         # Without an anchor a refinement takes a whole sampler's calls: a judge would take longer than the training.
@@ -64,6 +69,54 @@ class Judge:
             "dream_return": float(found.returns.mean()),
             "dream_std": float(found.returns.std()),
             "dream_length": float(found.lengths.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Sceptic:
+    """Dreams whole episodes of a policy in each member of the ensemble alone, its actions disturbed, and believes the worst member.
+
+    Args:
+        world: whose members.
+        horizon: the longest episode, steps.
+        episodes: in each member, from first states of the data; the same ones every time, and the same noise.
+        noise: its standard deviation, in units of half an action's range: what holds only without noise does not hold in reality.
+    """
+
+    world: World
+    horizon: int
+    episodes: int = 16
+    noise: float = 0.1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the world."""
+        return f"{world_fingerprint(self.world)} by members, noise {self.noise}"
+
+    @torch.no_grad()
+    def __call__(self, policy: Policy) -> dict[str, float]:
+        """A row of the log: the mean return in the worst member, the spread over members, and the mean length in all."""
+        world, spec = self.world, self.world.spec
+        bounded, members = as_policy(policy, spec), world.models.dynamics.config.members
+        generator, scale = torch.Generator(world.device).manual_seed(0), self.noise * (world.high - world.low) / 2
+
+        def act(now: Tensor) -> Tensor:
+            actions = bounded.act(now)
+            drawn = torch.randn(actions.shape, generator=generator, device=world.device)
+            return (actions + scale * drawn).clamp(world.low, world.high)
+
+        starts = torch.as_tensor(world.sample_starts(self.episodes, kind="initial"), device=world.device).repeat(members, 1)
+        unknown = torch.full((len(starts), spec.observation_size + spec.action_size), torch.nan, device=world.device)
+        own = torch.arange(members, device=world.device).repeat_interleave(self.episodes)
+        with fast_products(world.device):
+            dreamt = imagine(world, act, starts, unknown, self.horizon, own)
+        lived = (dreamt.lives > 0.5).float().cumprod(1)
+        reached = torch.cat([torch.ones_like(lived[:, :1]), lived[:, :-1]], 1)  # the step that ends an episode is paid, too
+        returns = (dreamt.rewards * reached).sum(1).view(members, self.episodes).mean(1)
+        return {
+            "dream_return": float(returns.min()),
+            "dream_std": float(returns.std(correction=0)),
+            "dream_length": float(reached.sum(1).mean()),
         }
 
 

@@ -12,8 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge, best_path, best_row, known
-from dydiff_env.agents.replay import Replay
+from dydiff_env.agents.judge import Judge, Sceptic, best_path, best_row, known
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
 from dydiff_env.progress import progress_bar, summary_writer
@@ -97,13 +96,13 @@ class Log:
 
 def train(
     agent: Agent,
-    replay: Replay,
+    source: Any,
     steps: int,
     out: str | Path,
     *,
     schedule: Schedule | None = None,
     env: str | EnvSpec | None = None,
-    judge: Judge | None = None,
+    judge: Judge | Sceptic | None = None,
     tensorboard: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def train(
 
     Args:
         agent: new, or loaded from a checkpoint of this run.
-        replay: where batches come from.
+        source: what the agent's ``fit`` learns from: a replay, or a world.
         steps: updates in all, those of earlier parts of the run included.
         out: the checkpoint; losses and returns go to the same name with ``.csv``.
         schedule: when to log, evaluate and keep a checkpoint.
@@ -179,7 +178,7 @@ def train(
                     advance(updates - before)
                     before = updates
 
-                agent.fit(replay, stop - done, note)
+                agent.fit(source, stop - done, note)
                 row: dict[str, Any] = {
                     "updates": stop,
                     "seconds": round(time.perf_counter() - begun - away, 3),

@@ -64,6 +64,10 @@ COMMANDS = {
             "dydiff-env train td3bc --dataset demo/hopper-v0 --out ckpt.pt",
             "dydiff-env train cql --dataset real.minari --synthetic syn.minari --out cql.pt",
         )),
+        Command("improve", AGENT, "Fine-tune any policy in dreams alone.", (
+            "dydiff-env improve --policy ckpt-best.pt --out better.pt",
+            "dydiff-env improve --policy sac.zip --trust --world world --out better.pt",
+        )),
         Command("loop", AGENT, "Train and dream in turns (Algorithm 1).", (
             "dydiff-env loop td3bc --dataset demo/hopper-v0 --world world --out run",
         )),

@@ -59,6 +59,14 @@ def _train(document: dict[str, Any]) -> Summary:
     return made.rstrip(), [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")] if path else []
 
 
+def _improve(document: dict[str, Any]) -> Summary:
+    made, following = _train(document)
+    before, best = document["dream_return_before"], document.get("best_return")
+    if best is not None and best > before:
+        return f"{made} The policy it began with: {before:.1f}.", following
+    return f"No copy dreams better than the policy it began with ({before:.1f}): keep that one.", []
+
+
 def _loop(document: dict[str, Any]) -> Summary:
     path, rounds = Path(document["checkpoint"]), document["rounds"]
     made = f"{path} after {len(rounds)} rounds and {document['updates']:,} updates in {document['seconds']:.0f} s."
@@ -119,6 +127,7 @@ SUMMARIES: dict[str, Callable[[dict[str, Any]], Summary]] = {
     "export": _export,
     "fidelity": _fidelity,
     "train": _train,
+    "improve": _improve,
     "loop": _loop,
     "evaluate": _evaluate,
     "report": _report,

@@ -139,7 +139,7 @@ def assert_same_agents(one: Path, other: Path, updates: int) -> None:
     left, right = load_agent(one), load_agent(other)
     assert left.updates == right.updates == updates
     for name, value in right.state_dict().items():
-        torch.testing.assert_close(left.state_dict()[name], value, atol=1e-6, rtol=0)
+        torch.testing.assert_close(left.state_dict()[name], value, atol=1e-6, rtol=0, equal_nan=True)
 
 
 def test_a_killed_run_resumes_to_the_result_of_the_uninterrupted_one(hopper_folder, tmp_path):

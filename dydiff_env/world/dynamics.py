@@ -236,7 +236,6 @@ class Dynamics(nn.Module):
             here + self.delta_std * mean, self.delta_std * variance.sqrt(), here + self.delta_std * change[0]
         )
 
-    @torch.no_grad()
     def each(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Tensor:
         """Every elite's next states (elites, B, O), for states (elites, B, O), actions (elites, B, A) and memory of its own."""
         return states + self.delta_mean + self.delta_std * _change(self.inputs(states, actions, memory), self._layers)

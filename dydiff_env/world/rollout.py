@@ -67,6 +67,7 @@ def rollout(
     return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first, memory)
 
 
+@torch.no_grad()
 def apart(
     dynamics: Dynamics,
     termination: TerminationModel,

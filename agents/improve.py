@@ -1,0 +1,103 @@
+"""Improving a policy in a world: a copy of it learns from its own dreams, and is kept where it earns most in whole ones.
+
+A policy that has learned from a world finds out what is wrong with it: it falls in reality where its dreams go on. What is wrong with
+the mean of the ensemble is not wrong alike in each member. So a copy is worth what it earns in the member in which it earns least.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gymnasium.envs.registration import EnvSpec
+
+from dydiff_env.agents.checkpoint import read_checkpoint
+from dydiff_env.agents.judge import LONGEST, Sceptic, best_path
+from dydiff_env.agents.svg import SVG, SVGConfig
+from dydiff_env.agents.trainer import Schedule, train
+from dydiff_env.data.simulator import environment_spec
+from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import time_limit
+from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.progress import summary_writer
+from dydiff_env.world.world import World
+
+
+def improve(
+    policy: BoundedPolicy,
+    world: World,
+    out: str | Path,
+    config: SVGConfig | None = None,
+    *,
+    episode: int | None = None,
+    seed: int = 0,
+    named: str | None = None,
+    schedule: Schedule | None = None,
+    env: str | EnvSpec | None = None,
+    tensorboard: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Fine-tune a copy of ``policy`` in ``world``, without its environment.
+
+    The last copy is kept at ``out``, the one with the best dreams at ``out-best``, and the curve beside them as ``.csv``. A run that was
+    killed goes on with ``resume``, and ends as the uninterrupted one.
+
+    Args:
+        policy: where to begin.
+        world: where to practise.
+        out: the checkpoint.
+        config: of the learning.
+        episode: longest episode, steps; the environment's own limit when None, at most 1 000.
+        seed: of every draw.
+        named: what the checkpoints call the world; ``export`` finds it there.
+        schedule: when to judge; every 5 rounds when None.
+        env: where to evaluate besides; None never does.
+        tensorboard: folder for event files.
+        resume: go on from ``out`` where it exists.
+        progress: show a bar on a terminal.
+
+    Returns:
+        What :func:`~dydiff_env.agents.trainer.train` returns; ``dream_return_before``, of the policy itself (as all dreamt returns here, in
+        the member in which it earns least); and ``copy_error``, how far the copy's actions were from the policy's at first (root mean
+        square, in units of half their range; None where the run was resumed).
+
+    Raises:
+        DyDiffError: where ``out`` is another run's, or the action space has no bounds.
+    """
+    out, world_spec = Path(out).expanduser(), world.spec
+    if episode is None:
+        limit = environment_spec(world_spec.env_spec).max_episode_steps if world_spec.env_spec else None
+        episode = min(int(limit or LONGEST), LONGEST)
+    config = replace(config or SVGConfig(), episode=episode)
+    judge = Sceptic(world, episode)
+    if env is not None:
+        time_limit(env)  # told now, not after minutes
+    if tensorboard is not None:
+        summary_writer()
+    if resume and out.exists():
+        agent, error = _resumed(out, config, policy, seed, world), None
+    else:
+        agent = SVG(world_spec, config, seed=seed, device=world.device, world=named)
+        agent.mix = {"policy": policy.fingerprint}
+        for stale in (out, best_path(out), out.with_suffix(".csv")):
+            stale.unlink(missing_ok=True)
+        error = agent.begin(world, policy)
+    before = judge(policy)["dream_return"]
+    schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
+    document = train(
+        agent, world, config.rounds, out, schedule=schedule, env=env, judge=judge, tensorboard=tensorboard, progress=progress
+    )
+    return {**document, "dream_return_before": before, "copy_error": error}
+
+
+def _resumed(out: Path, config: SVGConfig, policy: BoundedPolicy, seed: int, world: World) -> SVG:
+    content = read_checkpoint(out)
+    if content["algorithm"] == SVG.algorithm:
+        agent = SVG.load(out, world.device)
+        if (agent.config, agent.seed, agent.mix) == (config, seed, {"policy": policy.fingerprint}):
+            return agent
+    raise DyDiffError(
+        f"{out} is another run: of another policy, seed, or numbers.", "Resume with those it began with, or give --overwrite.", usage=True
+    )

@@ -1,0 +1,77 @@
+"""``dydiff-env improve``: a policy fine-tuned in a world's dreams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.errors import DyDiffError
+
+
+def improve(
+    policy: Annotated[str, typer.Option(help="Where to begin: any checkpoint that `export` takes, behavior, or demo.")],
+    out: Annotated[Path, typer.Option(help="The last checkpoint; the best becomes NAME-best.pt, the curve NAME.csv.")],
+    world: Annotated[
+        Path | None,
+        typer.Option(help="World folder. Else the one the checkpoint names, $DYDIFF_ENV_WORLD, ./world, or the embedded maze."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of dreaming and learning.")] = 80,
+    penalty: Annotated[
+        float, typer.Option(min=0.0, help="How much the world's uncertainty costs; more keeps nearer to what was logged.")
+    ] = 1.0,
+    episode: Annotated[
+        int | None, typer.Option(min=1, help="Longest dreamt episode; the environment's own limit by default, at most 1000.")
+    ] = None,
+    env_eval: Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment, too.")] = False,
+    env: Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")] = None,
+    eval_every: Annotated[int, typer.Option(min=1, help="Rounds between dreamt (and real) evaluations.")] = 5,
+    eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a real one.")] = 10,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    overwrite: Overwrite = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Allow policy formats that can run code on loading.")] = False,
+    vecnormalize: Annotated[Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    debug: Debug = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a copy of a policy in dreams alone, and keep the copy that earns most in whole dreamt episodes."""
+    with reporting(debug):
+        from dydiff_env.agents.improve import improve as run
+        from dydiff_env.agents.judge import best_path
+        from dydiff_env.agents.svg import SVGConfig
+        from dydiff_env.agents.trainer import Schedule
+        from dydiff_env.envs.worlds import world_folder
+        from dydiff_env.evaluation.scores import environment_of
+        from dydiff_env.policies.loader import load_policy
+        from dydiff_env.world.world import World
+
+        if out.suffix in (".csv", ".json"):
+            raise DyDiffError(f"{out} would be the log's own name.", "Call the checkpoint .pt.", usage=True)
+        for path in (out, best_path(out), out.with_suffix(".csv")):
+            if path.exists() and not (overwrite or resume):
+                raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)
+            if path.exists() and Path(policy).expanduser().exists() and path.samefile(Path(policy).expanduser()):
+                raise DyDiffError(f"{path} is the policy one begins with.", "Give --out another name.", usage=True)
+        folder, target = world_folder(policy, world), pick_device(device)
+        dreams = World.load(folder, target)
+        begun = load_policy(policy, dreams.spec, trust=trust, vecnormalize=vecnormalize, device=str(target))
+        document = run(
+            begun,
+            dreams,
+            out,
+            SVGConfig(rounds=rounds, penalty=penalty),
+            episode=episode,
+            seed=seed,
+            named=str(folder.resolve()),
+            schedule=Schedule(1, eval_every, eval_every, eval_episodes),
+            env=env or (environment_of(dreams.spec) if env_eval else None),
+            tensorboard=tensorboard,
+            resume=resume,
+            progress=not json,
+        )
+        emit({**document, "world": str(folder)}, json)
