@@ -27,6 +27,7 @@ from dydiff_env.world.imagine import imagine
 from dydiff_env.world.world import World
 
 FAR = 10.0  # standardised observations are cut off there
+COPY_STEPS = 5_000  # of gradient descent, until a copy acts like its model
 ROUTINE, STARTS, ROLLOUTS = range(3)  # what a seed decides
 
 
@@ -102,13 +103,13 @@ class SVG(Agent):
         # A row: the state, the step before it (NaN: not known), the episode's steps so far (NaN: it is to begin anew).
         self.register_buffer("carried", torch.full((rows, 2 * observation_size + action_size + 1), torch.nan))
 
-    def begin(self, world: World, policy: Policy, steps: int = 5_000) -> float:
+    def begin(self, world: World, policy: Policy, steps: int | None = None) -> float:
         """Become a copy of ``policy``, and take from its dreams what rewards and uncertainty are counted in.
 
         Args:
             world: where.
             policy: of the world's spaces.
-            steps: of gradient descent.
+            steps: of gradient descent; ``COPY_STEPS`` when None.
 
         Returns:
             The root mean squared distance between its actions and the policy's, in units of half their range.
@@ -129,7 +130,8 @@ class SVG(Agent):
         self.observation_mean.copy_(mean)
         self.observation_std.copy_(std + 1e-3)
         actions = torch.cat([torch.as_tensor(policy.act(rows)).to(self.device) for rows in observations.split(8192)])
-        return self._clone(self._seen(observations), (actions - self.action_centre) / self.action_scale, steps)
+        wanted = (actions - self.action_centre) / self.action_scale
+        return self._clone(self._seen(observations), wanted, COPY_STEPS if steps is None else steps)
 
     def _clone(self, seen: Tensor, actions: Tensor, steps: int) -> float:
         errors: list[Tensor] = []

@@ -38,6 +38,7 @@ SMALL = {
     "export": "--batch 12 --horizon 8 --overwrite",
     "fidelity": "--starts 3 --iterations 1",
     "train": "--steps 20 --eval-episodes 1 --overwrite",
+    "improve": "--rounds 1 --episode 8 --overwrite",
     "loop": "--rounds 1 --updates 5 --batch 8 --horizon 8 --eval-episodes 1 --overwrite",
     "evaluate": "--episodes 2",
     "report": "--starts 2 --overwrite",
@@ -107,6 +108,7 @@ def test_every_block_of_a_page_runs_in_order(page: Path, bench: Path, monkeypatc
     })  # fmt: skip
     for name in ("fast", "quick", "tiny"):
         monkeypatch.setitem(presets.PRESETS, name, short)
+    monkeypatch.setattr("dydiff_env.agents.svg.COPY_STEPS", 50)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(bench / "minari"))
     monkeypatch.chdir(bench)
     torch.manual_seed(0)

@@ -27,6 +27,12 @@ SMALL = SVGConfig(rounds=4, warm_up=2, rollouts=10, length=12, lookahead=4, acto
 SOON = Schedule(1, 2, 2, 1)
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """Copies that are made in a second."""
+    monkeypatch.setattr("dydiff_env.agents.svg.COPY_STEPS", 200)
+
+
 def swing(observations: torch.Tensor) -> torch.Tensor:
     """A policy with a slope."""
     return 0.5 * torch.tanh(observations[:, :3])
