@@ -6,6 +6,8 @@ the mean of the ensemble is not wrong alike in each member. So a copy is worth w
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import time_limit
 from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.progress import summary_writer
+from dydiff_env.progress import announce, summary_writer
 from dydiff_env.world.world import World
 
 
@@ -76,20 +78,42 @@ def improve(
         time_limit(env)  # told now, not after minutes
     if tensorboard is not None:
         summary_writer()
-    if resume and out.exists():
-        agent, error = _resumed(out, config, policy, seed, world), None
+    resumed = _resumed(out, config, policy, seed, world) if resume and out.exists() else None
+    schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
+    begun = time.perf_counter()
+    before, error = judge(policy)["dream_return"], None
+    if progress:
+        left = config.rounds - (resumed.updates if resumed else 0)
+        judging = (time.perf_counter() - begun) * left / schedule.eval_every
+        announce("improve", judging + left * round_seconds(world, config))
+    if resumed is not None:
+        agent = resumed
     else:
         agent = SVG(world_spec, config, seed=seed, device=world.device, world=named)
         agent.mix = {"policy": policy.fingerprint}
         for stale in (out, best_path(out), out.with_suffix(".csv")):
             stale.unlink(missing_ok=True)
         error = agent.begin(world, policy)
-    before = judge(policy)["dream_return"]
-    schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
     document = train(
-        agent, world, config.rounds, out, schedule=schedule, env=env, judge=judge, tensorboard=tensorboard, progress=progress
+        agent,
+        world,
+        config.rounds,
+        out,
+        schedule=schedule,
+        env=env,
+        judge=judge,
+        tensorboard=tensorboard,
+        progress=progress and sys.stderr.isatty(),  # in a pipe the line above is enough: the first rounds, without the actor, are no guide
     )
     return {**document, "dream_return_before": before, "copy_error": error}
+
+
+def round_seconds(world: World, config: SVGConfig) -> float:
+    """Seconds of one round with all its parts, timed on an agent that knows nothing."""
+    trial = SVG(world.spec, replace(config, warm_up=0), device=world.device)
+    begun = time.perf_counter()
+    trial.fit(world, 1)
+    return time.perf_counter() - begun
 
 
 def _resumed(out: Path, config: SVGConfig, policy: BoundedPolicy, seed: int, world: World) -> SVG:
