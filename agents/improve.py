@@ -58,7 +58,7 @@ def improve(
         env: where to evaluate besides; None never does.
         tensorboard: folder for event files.
         resume: go on from ``out`` where it exists.
-        progress: show a bar on a terminal.
+        progress: say how long it will take, and show a bar on a terminal.
 
     Returns:
         What :func:`~dydiff_env.agents.trainer.train` returns; ``dream_return_before``, of the policy itself (as all dreamt returns here, in
@@ -72,25 +72,25 @@ def improve(
     if episode is None:
         limit = environment_spec(world_spec.env_spec).max_episode_steps if world_spec.env_spec else None
         episode = min(int(limit or LONGEST), LONGEST)
-    config = replace(config or SVGConfig(), episode=episode)
+    config = config or SVGConfig()
+    config = replace(config, episode=episode, length=min(config.length, episode))
     judge = Sceptic(world, episode)
     if env is not None:
         time_limit(env)  # told now, not after minutes
     if tensorboard is not None:
         summary_writer()
-    resumed = _resumed(out, config, policy, seed, world) if resume and out.exists() else None
+    kept = {"policy": policy.fingerprint}
+    agent = SVG(world_spec, config, seed=seed, device=world.device, world=named)  # refuses spaces that no agent can act in
+    agent.mix, agent.judged = kept, judge.fingerprint
+    if resumed := resume and out.exists():
+        agent = _resumed(out, agent)
     schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
     begun = time.perf_counter()
     before, error = judge(policy)["dream_return"], None
-    if progress:
-        left = config.rounds - (resumed.updates if resumed else 0)
+    if progress and (left := config.rounds - agent.updates):
         judging = (time.perf_counter() - begun) * left / schedule.eval_every
-        announce("improve", judging + left * round_seconds(world, config))
-    if resumed is not None:
-        agent = resumed
-    else:
-        agent = SVG(world_spec, config, seed=seed, device=world.device, world=named)
-        agent.mix = {"policy": policy.fingerprint}
+        announce("improve", judging + left * round_seconds(world, config), "left" if resumed else "in all")
+    if not resumed:
         for stale in (out, best_path(out), out.with_suffix(".csv")):
             stale.unlink(missing_ok=True)
         error = agent.begin(world, policy)
@@ -111,17 +111,30 @@ def improve(
 def round_seconds(world: World, config: SVGConfig) -> float:
     """Seconds of one round with all its parts, timed on an agent that knows nothing."""
     trial = SVG(world.spec, replace(config, warm_up=0), device=world.device)
+    trial.updates = 1  # the first has more to do
     begun = time.perf_counter()
     trial.fit(world, 1)
     return time.perf_counter() - begun
 
 
-def _resumed(out: Path, config: SVGConfig, policy: BoundedPolicy, seed: int, world: World) -> SVG:
+def _resumed(out: Path, wanted: SVG) -> SVG:
+    """The agent at ``out``, where it is of the run that ``wanted`` would begin."""
     content = read_checkpoint(out)
+    others = [f"a {content['algorithm']} agent"]
     if content["algorithm"] == SVG.algorithm:
-        agent = SVG.load(out, world.device)
-        if (agent.config, agent.seed, agent.mix) == (config, seed, {"policy": policy.fingerprint}):
+        agent = SVG.load(out, wanted.device)
+        others = [
+            name
+            for name, own, asked in (
+                ("another --policy", agent.mix, wanted.mix),
+                ("another --world", agent.judged, wanted.judged),
+                ("another --seed", agent.seed, wanted.seed),
+                ("other numbers (--rounds, --penalty, --episode)", agent.config, wanted.config),
+            )
+            if own != asked
+        ]
+        if not others:
             return agent
     raise DyDiffError(
-        f"{out} is another run: of another policy, seed, or numbers.", "Resume with those it began with, or give --overwrite.", usage=True
+        f"{out} is another run: {', '.join(others)}.", "Resume with what it began with, or give --overwrite.", usage=True
     )

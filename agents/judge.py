@@ -19,6 +19,7 @@ from torch import Tensor
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
 from dydiff_env.evaluation.ope import dream_returns
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
@@ -108,7 +109,7 @@ class Sceptic:
         starts = torch.as_tensor(world.sample_starts(self.episodes, kind="initial"), device=world.device).repeat(members, 1)
         unknown = torch.full((len(starts), spec.observation_size + spec.action_size), torch.nan, device=world.device)
         own = torch.arange(members, device=world.device).repeat_interleave(self.episodes)
-        with fast_products(world.device):
+        with fast_products(world.device), own_draws(world.device, 0):  # for a policy that draws
             dreamt = imagine(world, act, starts, unknown, self.horizon, own)
         lived = (dreamt.lives > 0.5).float().cumprod(1)
         reached = torch.cat([torch.ones_like(lived[:, :1]), lived[:, :-1]], 1)  # the step that ends an episode is paid, too

@@ -19,8 +19,9 @@ from typing_extensions import Self
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.networks import MLP, frozen
+from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.policies.draws import stream
+from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
 from dydiff_env.world.imagine import imagine
@@ -37,18 +38,18 @@ class SVGConfig:
 
     Args:
         rounds: the step size falls to nothing over them.
-        warm_up: rounds in which only the critic learns.
+        warm_up: rounds in which only the critic learns, in the first of them four times as long.
         rollouts: dreams of a round.
-        length: their steps.
+        length: their steps, no more than those of an episode.
         carried: share of them that go on where those of the round before ended, from the first state of an episode on; the others begin
             at any logged state.
-        episode: steps after which a carried one begins anew.
+        episode: a carried one begins anew at the end of the dream in which it has come to so many steps.
         lookahead: H, steps that gradients go through.
         actor_steps: of a round.
         batch_size: short dreams a step of the actor; transitions a step of the critic are four times as many.
         member_share: of the short dreams that are single members'.
         penalty: λ. Where the ensemble is as unsure as it is on the mean in dreams of the policy one begins with, λ standard deviations of
-            the rewards are taken off; elsewhere in proportion.
+            these dreams' rewards are taken off (at least a tenth of those of the log's); elsewhere in proportion.
         discount: γ.
         trace: λ of the critic's targets, TD(λ).
         noise: standard deviation of the noise on actions, in units of half their range.
@@ -118,9 +119,10 @@ class SVG(Agent):
         starts, before = world.sample_starts(512, seed=seed), world.sample_before(512, seed=seed)
         routine = world.dream(policy, starts, config.length, 0, seed=seed, before=before)
         assert routine.uncertainties is not None
-        real = routine.mask
+        real, logged_spread = routine.mask, float(world.models.reward.std)
         spread, doubt = float(routine.rewards[real].std()), float(routine.uncertainties[real].mean())
-        self.price.fill_(config.penalty * spread / max(doubt, 1e-9))
+        # A policy that earns next to nothing says little about what rewards are; a lone member is never in doubt.
+        self.price.fill_(config.penalty * max(spread, 0.1 * logged_spread) / doubt if doubt > 1e-6 else 0.0)
         rewards = self._earned(routine)
         worth = discounted(rewards, torch.as_tensor(real, device=self.device), config.discount)
         self.reward_scale.copy_(worth[torch.as_tensor(real, device=self.device)].std().clamp(min=1e-6))
@@ -129,7 +131,8 @@ class SVG(Agent):
         std, mean = torch.std_mean(observations.double(), 0, correction=0)
         self.observation_mean.copy_(mean)
         self.observation_std.copy_(std + 1e-3)
-        actions = torch.cat([torch.as_tensor(policy.act(rows)).to(self.device) for rows in observations.split(8192)])
+        with own_draws(self.device, stream(self.seed, ROUTINE, 1)):
+            actions = torch.cat([torch.as_tensor(policy.act(rows)).to(self.device) for rows in observations.split(8192)])
         wanted = (actions - self.action_centre) / self.action_scale
         return self._clone(self._seen(observations), wanted, COPY_STEPS if steps is None else steps)
 
@@ -148,7 +151,17 @@ class SVG(Agent):
     def fit(  # type: ignore[override]  # it learns from a world, not from a replay
         self, world: World, steps: int, callback: Callable[[int, dict[str, Tensor]], None] | None = None
     ) -> Self:
-        """Dream and learn for ``steps`` more rounds; ``callback`` is called after each with the number of rounds so far and the losses."""
+        """Dream and learn for ``steps`` more rounds, after ``begin``.
+
+        Args:
+            world: where.
+            steps: number of rounds.
+            callback: called after each with the number of rounds so far and the losses.
+
+        Raises:
+            DyDiffError: where the world's spaces are others.
+        """
+        check_same_spaces(self.spec, world.spec)
         for _ in range(steps):
             rollouts, before = self._practise(world)
             with fast_products(self.device):

@@ -64,7 +64,7 @@ def improve(
             begun,
             dreams,
             out,
-            SVGConfig(rounds=rounds, penalty=penalty),
+            SVGConfig(rounds=rounds, penalty=penalty, warm_up=min(SVGConfig.warm_up, rounds // 5)),
             episode=episode,
             seed=seed,
             named=str(folder.resolve()),

@@ -60,11 +60,12 @@ def _train(document: dict[str, Any]) -> Summary:
 
 
 def _improve(document: dict[str, Any]) -> Summary:
-    made, following = _train(document)
     before, best = document["dream_return_before"], document.get("best_return")
-    if best is not None and best > before:
-        return f"{made} The policy it began with: {before:.1f}.", following
-    return f"No copy dreams better than the policy it began with ({before:.1f}): keep that one.", []
+    where = "in the member of the ensemble in which it earns least"
+    if best is None or best <= before:
+        return f"No copy earns more than the policy it began with ({before:.1f} {where}): keep that one.", []
+    made = f"{document['best_checkpoint']} earns {best:.1f} in dreams, {where}; the policy it began with, {before:.1f}."
+    return made, _train(document)[1]
 
 
 def _loop(document: dict[str, Any]) -> Summary:

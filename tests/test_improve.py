@@ -95,6 +95,29 @@ def test_discounted_sums(rows, steps, discount, seed):
             assert float(found[row, t]) == pytest.approx(wanted)
 
 
+def test_an_exact_rule_ends_what_is_imagined(tiny_world_path):
+    world = World.load(tiny_world_path)
+    world.use_termination(lambda after: torch.from_numpy(after.numpy()[..., 0] < 10.0))  # no gradients there; here all is terminal
+    starts = torch.from_numpy(world.sample_starts(4, seed=6))
+    gain = torch.tensor(1.0, requires_grad=True)
+    found = imagine(world, lambda at: gain * swing(at), starts, unknown(world, 4), 2)
+    assert (found.lives == 0).all() and found.rewards.requires_grad
+
+
+def test_the_sceptic_believes_the_worst_member_and_says_the_same_again(tiny_world):
+    sceptic = Sceptic(tiny_world, 15, episodes=4, noise=0.0)
+    found = sceptic(as_policy(swing, tiny_world.spec))["dream_return"]
+    starts = torch.from_numpy(tiny_world.sample_starts(4, kind="initial"))
+    dynamics, each = tiny_world.models.dynamics, []
+    for member in range(dynamics.config.members):
+        dreamt = imagine(tiny_world, swing, starts, unknown(tiny_world, 4), 15, torch.full((4,), member))
+        paid = torch.cat([torch.ones(4, 1), (dreamt.lives > 0.5).float().cumprod(1)[:, :-1]], 1)
+        each.append(float((dreamt.rewards * paid).sum(1).mean()))
+    assert found == pytest.approx(min(each), abs=1e-3)
+    chance = load_policy("random", tiny_world.spec)
+    assert sceptic(chance) == sceptic(chance)
+
+
 def test_it_begins_as_a_copy(tiny_world):
     agent = SVG(tiny_world.spec, replace(SMALL, hidden=(64, 64)))
     error = agent.begin(tiny_world, as_policy(swing, tiny_world.spec), steps=1500)
@@ -132,7 +155,7 @@ def test_a_run_that_was_stopped_ends_as_the_whole_one(tiny_world, tmp_path, monk
     assert_same_agents(tmp_path / "whole.pt", tmp_path / "parts.pt", 4)
     best = best_path(tmp_path / "whole.pt")
     assert_same_agents(best, best_path(tmp_path / "parts.pt"), load_agent(best).updates)
-    with pytest.raises(DyDiffError, match="another run"):
+    with pytest.raises(DyDiffError, match="another --seed"):
         improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, seed=1, resume=True)
 
 

@@ -11,13 +11,15 @@ from torch import Tensor
 from dydiff_env.world.rollout import BOUND
 from dydiff_env.world.world import World
 
+LEAST = 1e-12
+
 
 class Imagined(NamedTuple):
     """B rollouts of H steps."""
 
     rewards: Tensor  # (B, H)
     uncertainties: Tensor  # (B, H), root mean square of the members' disagreement about the next state
-    lives: Tensor  # (B, H), probability of outliving each step, once it is reached
+    lives: Tensor  # (B, H), 1 where a step is outlived, 0 where it ends the episode; a soft step between them
     last: Tensor  # (B, O), the last observations, environment units
 
 
@@ -60,9 +62,9 @@ def imagine(
             following = torch.where(member[:, None] < 0, following, found[member.clamp(min=0), rows])
         following = following.clamp(-BOUND, BOUND)
         rewards.append(world.models.reward(states, action, following))
-        uncertainties.append((spread + 1e-12).sqrt())  # a root has no slope at 0
+        uncertainties.append((spread + LEAST).sqrt() - LEAST**0.5)  # a root has no slope at 0
         if ends.rule is not None:
-            lives.append(1 - ends.rule(following).float())
+            lives.append(1 - ends.terminal(following).float())
         else:
             lives.append(torch.sigmoid(ends.threshold - ends(following)))  # 1 where the threshold is infinite: nothing ever ends
         memory, states = dynamics.recall(states, action, following), following
