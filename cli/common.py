@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +35,10 @@ SEEDS = 2**32  # NumPy's old generators, which Stable-Baselines3 seeds, take no 
 Seed = Annotated[int, typer.Option("--seed", min=0, max=SEEDS - 1, help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow policy formats that can run code on loading.")]
+VecNormalize = Annotated[Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")]
+EnvEval = Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment.")]
+Env = Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
 

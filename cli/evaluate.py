@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from dydiff_env.cli.common import Debug, Device, Json, Seed, console, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Seed,
+    Trust,
+    VecNormalize,
+    console,
+    emit,
+    pick_device,
+    reporting,
+)
 from dydiff_env.errors import DyDiffError
 
 if TYPE_CHECKING:
@@ -40,10 +51,8 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Draw dreamt against real returns here; needs --world and --env.")
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Allow checkpoints whose loading can run code.")
-    ] = False,
-    vecnormalize: Annotated[Path | None, typer.Option(help="SB3's VecNormalize statistics.")] = None,
+    trust: Trust = False,
+    vecnormalize: VecNormalize = None,
     seed: Seed = 0,
     device: Device = "auto",
     debug: Debug = False,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Overwrite,
+    Seed,
+    Trust,
+    VecNormalize,
+    emit,
+    pick_device,
+    reporting,
+)
 
 DREAM, KEEP, OUTPUT = "Rollouts", "Filter", "Output and scale"
 
@@ -99,12 +110,8 @@ def export(
         bool, typer.Option("--resume", help="Go on with an unfinished export.", rich_help_panel=OUTPUT)
     ] = False,
     overwrite: Overwrite = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Allow policy formats that can run code on loading.")
-    ] = False,
-    vecnormalize: Annotated[
-        Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")
-    ] = None,
+    trust: Trust = False,
+    vecnormalize: VecNormalize = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Json = False,

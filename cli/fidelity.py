@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dydiff_env.cli.common import Debug, Device, Json, Seed, close, console, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Seed,
+    Trust,
+    VecNormalize,
+    close,
+    console,
+    emit,
+    pick_device,
+    reporting,
+)
 from dydiff_env.errors import DyDiffError
 
 
@@ -22,8 +34,8 @@ def fidelity(
     starts: Annotated[int, typer.Option(min=1, help="Start states, drawn from the data.")] = 256,
     iterations: Annotated[int, typer.Option(min=0, help="Largest M.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the errors to this PNG.")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow policy files that run code when loaded.")] = False,
-    vecnormalize: Annotated[Path | None, typer.Option(help="SB3's VecNormalize statistics.")] = None,
+    trust: Trust = False,
+    vecnormalize: VecNormalize = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Env,
+    EnvEval,
+    Json,
+    Overwrite,
+    Seed,
+    Trust,
+    VecNormalize,
+    emit,
+    pick_device,
+    reporting,
+)
 from dydiff_env.errors import DyDiffError
 
 
@@ -25,15 +38,15 @@ def improve(
     episode: Annotated[
         int | None, typer.Option(min=1, help="Longest dreamt episode; the environment's own limit by default, at most 1000.")
     ] = None,
-    env_eval: Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment, too.")] = False,
-    env: Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")] = None,
+    env_eval: EnvEval = False,
+    env: Env = None,
     eval_every: Annotated[int, typer.Option(min=1, help="Rounds between dreamt (and real) evaluations.")] = 5,
     eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a real one.")] = 10,
     tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard's event files.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     overwrite: Overwrite = False,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow policy formats that can run code on loading.")] = False,
-    vecnormalize: Annotated[Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")] = None,
+    trust: Trust = False,
+    vecnormalize: VecNormalize = None,
     seed: Seed = 0,
     device: Device = "auto",
     debug: Debug = False,

@@ -10,7 +10,18 @@ import typer
 from dydiff_env.agents import agent_class, resume_agent
 from dydiff_env.agents.loop import LoopConfig
 from dydiff_env.agents.loop import loop as run_loop
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Env,
+    EnvEval,
+    Json,
+    Overwrite,
+    Seed,
+    emit,
+    pick_device,
+    reporting,
+)
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of
@@ -34,8 +45,8 @@ def loop(
     temperature: Annotated[float, typer.Option(help="Of the softmax filter.")] = 0.05,
     capacity: Annotated[int, typer.Option(min=1, help="Transitions in the synthetic buffer.")] = 1_000_000,
     real_ratio: Annotated[float, typer.Option(help="Share of logged rows in a batch.")] = 0.6,
-    env_eval: Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment.")] = False,
-    env: Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")] = None,
+    env_eval: EnvEval = False,
+    env: Env = None,
     eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes after each round.")] = 10,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole round.")] = False,
     overwrite: Overwrite = False,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Device, Json, Overwrite, Seed, close, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Overwrite,
+    Seed,
+    Trust,
+    close,
+    emit,
+    pick_device,
+    reporting,
+)
 
 
 def report(
@@ -21,7 +32,7 @@ def report(
         typer.Option(help="Whose rollouts to show; else a checkpoint that is given, else the world's best clone."),
     ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Rollouts in the picture.")] = 12,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow policy files that run code when loaded.")] = False,
+    trust: Trust = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",

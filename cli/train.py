@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
-from dydiff_env.cli.common import SEEDS, Debug, Device, Json, Overwrite, Seed, emit, pick_device, reporting
+from dydiff_env.cli.common import (
+    SEEDS,
+    Debug,
+    Device,
+    Env,
+    EnvEval,
+    Json,
+    Overwrite,
+    Seed,
+    emit,
+    pick_device,
+    reporting,
+)
 from dydiff_env.errors import DyDiffError
 
 
@@ -23,8 +35,8 @@ def train(
         float, typer.Option(help="Share of logged rows in a batch, with synthetic data.")
     ] = 0.6,
     steps: Annotated[int, typer.Option(min=1, help="Gradient updates.")] = 50_000,
-    env_eval: Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment.")] = False,
-    env: Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")] = None,
+    env_eval: EnvEval = False,
+    env: Env = None,
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 5000,
     eval_episodes: Annotated[int, typer.Option(min=1, help="Episodes of a real evaluation.")] = 10,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Updates between checkpoints.")] = 10_000,
