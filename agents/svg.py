@@ -38,7 +38,7 @@ class SVGConfig:
 
     Args:
         rounds: the step size falls to nothing over them.
-        warm_up: rounds in which only the critic learns, in the first of them four times as long.
+        warm_up: rounds in which only the critic learns, in the first of them four times as long; at most a fifth of all.
         rollouts: dreams of a round.
         length: their steps, no more than those of an episode.
         carried: share of them that go on where those of the round before ended, from the first state of an episode on; the others begin
@@ -166,7 +166,7 @@ class SVG(Agent):
             rollouts, before = self._practise(world)
             with fast_products(self.device):
                 losses = self._value(rollouts)
-                if self.updates >= self.config.warm_up:
+                if self.updates >= min(self.config.warm_up, self.config.rounds // 5):
                     losses |= self._improve(world, rollouts, before)
             self.updates += 1
             if callback:

@@ -77,7 +77,7 @@ def improve(
             begun,
             dreams,
             out,
-            SVGConfig(rounds=rounds, penalty=penalty, warm_up=min(SVGConfig.warm_up, rounds // 5)),
+            SVGConfig(rounds=rounds, penalty=penalty),
             episode=episode,
             seed=seed,
             named=str(folder.resolve()),
