@@ -38,6 +38,13 @@ def still(observations: np.ndarray) -> np.ndarray:
     return np.zeros((len(observations), 3))
 
 
+class Mute(gym.Env):
+    """Its package does not fit another's version, and says nothing."""
+
+    def __init__(self) -> None:
+        raise AssertionError
+
+
 def drawn(seed: int):
     rng = np.random.default_rng(seed)
     return lambda observations: rng.uniform(-2, 2, (len(observations), 3))
@@ -176,6 +183,9 @@ def test_failures_leave_nothing_behind(tmp_path):
         describe("CartPole-v1")
     with pytest.raises(DyDiffError, match="cannot be made"):
         describe("Hoper-v5")
+    gym.register("Mute-v0", Mute)
+    with pytest.raises(DyDiffError, match=r"Mute-v0 cannot be made: AssertionError at .*test_collect.py:\d+"):
+        describe("Mute-v0")
 
 
 def test_native_warnings_are_shown_once(capfd):

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,9 +135,10 @@ def _make(name: str, make: Callable[[], Any]) -> Any:
     except DyDiffError:
         raise
     except Exception as error:  # whatever its constructor makes of the arguments
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DyDiffError(f"The environment {name} cannot be made: {reason}",
-                          "Check the id and install the package it comes from.") from error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = str(error).strip() or f"{type(error).__name__} at {place.filename}:{place.lineno}"  # asserts are mute
+        raise DyDiffError(f"The environment {name} cannot be made: {reason.splitlines()[0]}",
+                          "Check the id, and the version of the package it comes from.") from error
 
 
 @contextmanager
