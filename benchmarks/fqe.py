@@ -48,7 +48,7 @@ def values(policy: Policy, log: d3rlpy.dataset.MDPDataset, firsts: np.ndarray, o
         batch_size=options.batch,
         learning_rate=options.learning_rate,
         observation_scaler=d3rlpy.preprocessing.StandardObservationScaler(),
-        reward_scaler=d3rlpy.preprocessing.StandardRewardScaler(mean=0.0, std=options.scale),  # a shift would pay for falling, or for standing
+        reward_scaler=d3rlpy.preprocessing.StandardRewardScaler(mean=0.0, std=options.scale),  # a shift would pay for falling
     )
     fqe, found, begun = d3rlpy.ope.FQE(acting, config), [], time.perf_counter()
     with torch.no_grad():
