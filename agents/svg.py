@@ -50,7 +50,8 @@ class SVGConfig:
         member_share: of the short dreams that are single members'.
         penalty: λ. Where the ensemble is as unsure as it is on the mean in dreams of the policy one begins with, λ standard deviations of
             these dreams' rewards are taken off (at least a tenth of those of the log's); elsewhere in proportion.
-        discount: γ.
+        discount: γ; 1 − 3 / ``episode`` when None: dreams of short episodes, cut off and begun anew, tell a far-sighted critic nothing of
+            what comes after, and TD(λ) then diverges.
         trace: λ of the critic's targets, TD(λ).
         noise: standard deviation of the noise on actions, in units of half their range.
         epochs: the critic's passes over a round's dreams.
@@ -71,7 +72,7 @@ class SVGConfig:
     batch_size: int = 256
     member_share: float = 0.75
     penalty: float = 1.0
-    discount: float = 0.997
+    discount: float | None = None
     trace: float = 0.95
     noise: float = 0.1
     epochs: int = 6
@@ -79,6 +80,11 @@ class SVGConfig:
     critic_rate: float = 1e-3
     gradient_norm: float = 1.0
     hidden: tuple[int, ...] = (256, 256)
+
+    @property
+    def gamma(self) -> float:
+        """γ."""
+        return 1 - 3 / max(self.episode, 4) if self.discount is None else self.discount
 
 
 class SVG(Agent):
@@ -124,7 +130,7 @@ class SVG(Agent):
         # A policy that earns next to nothing says little about what rewards are; a lone member is never in doubt.
         self.price.fill_(config.penalty * max(spread, 0.1 * logged_spread) / doubt if doubt > 1e-6 else 0.0)
         rewards = self._earned(routine)
-        worth = discounted(rewards, torch.as_tensor(real, device=self.device), config.discount)
+        worth = discounted(rewards, torch.as_tensor(real, device=self.device), config.gamma)
         self.reward_scale.copy_(worth[torch.as_tensor(real, device=self.device)].std().clamp(min=1e-6))
         logged = world.sample_starts(20_000, seed=stream(seed, STARTS))
         observations = torch.as_tensor(np.concatenate([routine.observations[:, :-1][real], logged]), device=self.device)
@@ -222,8 +228,8 @@ class SVG(Agent):
         for _ in range(config.epochs * (1 if self.updates else 4)):
             with torch.no_grad():
                 values = torch.cat([self.critic(rows) for rows in seen.flatten(0, 1).split(4096)]).view(seen.shape[:2])
-                errors = (rewards + config.discount * values[:, 1:] * ~ends.to(self.device) - values[:, :-1]) * real
-                targets = (values[:, :-1] + discounted(errors, real, config.discount * config.trace))[real]
+                errors = (rewards + config.gamma * values[:, 1:] * ~ends.to(self.device) - values[:, :-1]) * real
+                targets = (values[:, :-1] + discounted(errors, real, config.gamma * config.trace))[real]
             order = torch.randperm(len(now), generator=self.generator, device=self.device)
             for rows in order.split(4 * config.batch_size):
                 loss = F.mse_loss(self.critic(now[rows]).squeeze(-1), targets[rows])
@@ -235,7 +241,7 @@ class SVG(Agent):
         config, members = self.config, world.models.dynamics.config.members
         real = torch.as_tensor(rollouts.mask, device=self.device)
         observations, before = torch.as_tensor(rollouts.observations, device=self.device)[:, :-1][real], before[real]
-        powers = config.discount ** torch.arange(config.lookahead + 1, device=self.device)
+        powers = config.gamma ** torch.arange(config.lookahead + 1, device=self.device)
         self.actor_optimizer.param_groups[0]["lr"] = config.learning_rate * max(0.0, 1 - self.updates / config.rounds)
         value = powers.new_zeros(())
         for _ in range(config.actor_steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,8 @@ from dydiff_env.agents import Judge, Schedule, load_agent
 from dydiff_env.agents.improve import improve
 from dydiff_env.agents.judge import Sceptic, best_path
 from dydiff_env.agents.svg import SVG, SVGConfig, discounted
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.envs.worlds import world_folder
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.loader import as_policy, load_policy
@@ -159,11 +162,25 @@ def test_a_run_that_was_stopped_ends_as_the_whole_one(tiny_world, tmp_path, monk
         improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, seed=1, resume=True)
 
 
+@pytest.mark.parametrize("episode", [10, 20, 50])
+def test_the_critic_of_short_episodes_keeps_to_what_can_be_earned(episode):
+    """States drift away until they are cut off: a critic that looks beyond that takes its own guesses for rewards, and diverges."""
+    spec = DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (1,)), gym.spaces.Box(-1, 1, (1,)))
+    agent = SVG(spec, SVGConfig(episode=episode, hidden=(64, 64)))
+    starts = np.random.default_rng(0).uniform(-1, 1, (64, 1, 1))
+    observations = (starts * 1.05 ** np.arange(episode + 1)[:, None]).astype(np.float32)
+    cost = -np.abs(observations[:, 1:, 0])
+    still = np.zeros((64, episode, 1), np.float32)
+    dreams = Trajectories(observations, still, cost, np.zeros(64, bool), np.full(64, episode), np.zeros_like(cost))
+    losses = [float(agent._value(dreams)["critic_loss"]) for _ in range(20)]
+    assert losses[-1] < 0.05 * float(np.square(cost).mean()) / (1 - agent.config.gamma) ** 2
+
+
 def test_it_learns_in_the_embedded_maze():
     """From a policy that stands still, in the world that ships with the package."""
     world = World.load(embedded.WORLD)
     still = as_policy(lambda rows: torch.zeros(len(rows), 2), world.spec)
-    config = SVGConfig(rounds=40, warm_up=5, rollouts=64, length=50, episode=100, learning_rate=1e-3, discount=0.97, hidden=(64, 64))
+    config = SVGConfig(rounds=40, warm_up=5, rollouts=64, length=50, episode=100, learning_rate=1e-3, hidden=(64, 64))
     agent, judge = SVG(world.spec, config), Judge(world, 100)
     agent.begin(world, still, steps=300)
     before = judge(agent)["dream_return"]
