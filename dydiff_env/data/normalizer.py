@@ -16,10 +16,14 @@ class Normalizer:
     Args:
         mean: (D,) float32.
         std: (D,) float32, positive.
+        low: (D,) float32, what comes back from standardised values is no lower; None for no bounds.
+        high: (D,) float32, nor any higher.
     """
 
     mean: Tensor
     std: Tensor
+    low: Tensor | None = None
+    high: Tensor | None = None
 
     @staticmethod
     def fit(array: np.ndarray, floor: float = 1e-6) -> Normalizer:
@@ -47,8 +51,10 @@ class Normalizer:
 
     def denormalize(self, values: Tensor) -> Tensor:
         """Standardised values (…, D) to environment units."""
-        return values * self.std + self.mean
+        raw = values * self.std + self.mean
+        return raw if self.low is None else raw.clamp(self.low, self.high)
 
     def to(self, device: torch.device | str) -> Normalizer:
         """The same on another device."""
-        return Normalizer(self.mean.to(device), self.std.to(device))
+        parts = (self.mean, self.std, self.low, self.high)
+        return Normalizer(*(part if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches, Split, Step, split
+from dydiff_env.world.edges import bounds
 from dydiff_env.world.models import Models
 from dydiff_env.world.parallel import Processes
 from dydiff_env.world.presets import Preset
@@ -53,7 +54,8 @@ class Fitting:
     def __post_init__(self) -> None:
         with own_draws(torch.device("cpu"), self.seed):  # initial weights
             self.models = Models(self.data.spec, self.preset).to(self.device)
-        self.normalizer = Normalizer.fit(self.data.observations).to(self.device)
+        low, high = (torch.from_numpy(bound).float() for bound in bounds(self.data))
+        self.normalizer = replace(Normalizer.fit(self.data.observations), low=low, high=high).to(self.device)
         self.batches = Batches(self.data, self.normalizer, self.device)
         self.split: Split = split(self.data, self.preset.horizon, seed=self.seed)
         if not len(self.split.train):

@@ -47,8 +47,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DyDiffError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}.", fix)
     tensors = load_file(path / "world.safetensors")
     for name, value in tensors.items():
-        # A threshold of +inf never terminates; a start that nothing led to has NaN for the step before.
-        if not value.isfinite().all() and not name.endswith(("threshold", "before_bank")):
+        # A threshold of +inf never terminates; a start that nothing led to has NaN for the step before; not every observation is bounded.
+        if not value.isfinite().all() and not name.endswith(("threshold", "before_bank", "normalizer.low", "normalizer.high")):
             raise DyDiffError(f"{path} holds numbers that are not finite, in {name}.", AGAIN)
     return document, tensors
 

@@ -1,0 +1,96 @@
+"""Dreams stay where observations can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dydiff_env import World
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.policies.loader import as_policy
+from dydiff_env.world.dynamics import BOUND
+from dydiff_env.world.edges import bounds, edges
+
+
+def log(observations: np.ndarray, space: gym.spaces.Box | None = None) -> Dataset:
+    """Episodes (N, L+1, O) whose actions and rewards do not matter."""
+    spec = DatasetSpec(space or gym.spaces.Box(-np.inf, np.inf, observations.shape[2:]), gym.spaces.Box(-1, 1, (1,)))
+    steps = observations.shape[1] - 1
+    nothing = np.zeros((steps, 1), np.float32)
+    return Dataset.from_episodes(spec, [Episode(rows.astype(np.float32), nothing, nothing[:, 0], False) for rows in observations])
+
+
+def test_an_edge_is_touched_often_and_never_crossed():
+    rng = np.random.default_rng(0)
+    free = rng.normal(size=(20, 501))
+    angle = np.cumsum(rng.normal(size=(20, 501)), 1)
+    begins = np.abs(rng.normal(size=(20, 501))) + 5
+    begins[:, 0] = 0.0  # every episode's first state, which is no edge
+    columns = [free, free.clip(-1.5, 2), np.cos(angle), begins, (free > 2).astype(float)]
+    data = log(np.stack(columns, -1))
+    low, high = edges(data, data.observations.std(0))
+    np.testing.assert_allclose(low, [-np.inf, -1.5, -1, -np.inf, 0], atol=1e-3)
+    np.testing.assert_allclose(high, [np.inf, 2, 1, np.inf, 1], atol=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), width=st.floats(0.01, 3), episodes=st.integers(1, 5))
+def test_no_logged_observation_is_beyond_an_edge(seed, width, episodes):
+    rng = np.random.default_rng(seed)
+    data = log(rng.normal(size=(episodes, 40, 3)).clip(-width, width) * rng.uniform(0.1, 10, 3))
+    low, high = edges(data, data.observations.std(0))
+    assert (data.observations >= low.astype(np.float32)).all() and (data.observations <= high.astype(np.float32)).all()
+
+
+def test_bounds_that_the_log_does_not_keep_to_do_not_count():
+    space = gym.spaces.Box(np.array([-1, -1], np.float32), np.array([1, 1], np.float32))
+    rows = np.zeros((2, 30, 2))
+    rows[0, 3] = [0.5, 1.25]
+    low, high = bounds(log(rows, space))
+    assert low.tolist() == [-1, -1] and high.tolist() == [1, np.inf]
+
+
+def test_what_is_dreamt_is_an_observation(tiny_world, tmp_path):
+    """However wild the single-step model: in memory, and read again from disk."""
+    size = tiny_world.spec.observation_size
+    space = gym.spaces.Box(-0.5, 0.75, (size,))
+    bounded = Normalizer(tiny_world.normalizer.mean, tiny_world.normalizer.std, torch.full((size,), -0.5), torch.full((size,), 0.75))
+    world = replace(tiny_world, spec=replace(tiny_world.spec, observation_space=space), normalizer=bounded)
+    world.save(tmp_path / "bounded")
+    policy = as_policy(lambda rows: torch.ones(len(rows), tiny_world.spec.action_size), world.spec)
+    starts = tiny_world.sample_starts(16, seed=0).clip(-0.5, 0.75)
+    for one in (world, World.load(tmp_path / "bounded")):
+        for iterations in (0, 1):
+            dream = one.dream(policy, starts, 30, iterations)
+            assert (dream.observations >= -0.5).all() and (dream.observations <= 0.75).all()
+    unbounded = tiny_world.dream(policy, starts, 30)
+    assert (unbounded.observations > 0.75).any()
+    env = gym.make("DyDiffDream-v0", world=tmp_path / "bounded", policy=policy)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_a_fit_finds_the_edges_of_what_changes(tiny_world):
+    dynamics = tiny_world.models.dynamics
+    assert (dynamics.low < 0).all() and (dynamics.high > 0).all()
+    assert (dynamics.low >= -BOUND).all() and (dynamics.high <= BOUND).all()
+    states = torch.full((1, tiny_world.spec.observation_size), 2 * BOUND)
+    torch.testing.assert_close(dynamics.within(states)[0], dynamics.high)
+
+
+def test_a_world_of_before_has_none(tiny_world, tmp_path):
+    tensors = tiny_world.tensors()
+    for name in ("normalizer.low", "normalizer.high", "models.dynamics.low", "models.dynamics.high"):
+        del tensors[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(World, "tensors", lambda self: tensors)
+        tiny_world.save(tmp_path / "before")
+    assert (World.load(tmp_path / "before").models.dynamics.high == BOUND).all()
