@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
-import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
@@ -16,8 +15,7 @@ from dydiff_env import World
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.policies.loader import as_policy
-from dydiff_env.world.dynamics import BOUND
-from dydiff_env.world.edges import bounds, edges
+from dydiff_env.world.edges import edges
 
 
 def log(observations: np.ndarray, space: gym.spaces.Box | None = None) -> Dataset:
@@ -52,10 +50,18 @@ def test_no_logged_observation_is_beyond_an_edge(seed, width, episodes):
 
 def test_bounds_that_the_log_does_not_keep_to_do_not_count():
     space = gym.spaces.Box(np.array([-1, -1], np.float32), np.array([1, 1], np.float32))
-    rows = np.zeros((2, 30, 2))
+    rows = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 30, 2))
     rows[0, 3] = [0.5, 1.25]
-    low, high = bounds(log(rows, space))
+    data = log(rows, space)
+    low, high = edges(data, data.observations.std(0))
     assert low.tolist() == [-1, -1] and high.tolist() == [1, np.inf]
+
+
+def test_a_goal_may_be_asked_for_anywhere():
+    rows = np.random.default_rng(0).normal(size=(40, 30, 2))
+    rows[:, :, 1] = np.arange(40)[:, None] % 4
+    data = log(rows)
+    assert np.isinf(edges(data, data.observations.std(0))).all()
 
 
 def test_what_is_dreamt_is_an_observation(tiny_world, tmp_path):
@@ -78,19 +84,15 @@ def test_what_is_dreamt_is_an_observation(tiny_world, tmp_path):
     env.close()
 
 
-def test_a_fit_finds_the_edges_of_what_changes(tiny_world):
-    dynamics = tiny_world.models.dynamics
-    assert (dynamics.low < 0).all() and (dynamics.high > 0).all()
-    assert (dynamics.low >= -BOUND).all() and (dynamics.high <= BOUND).all()
-    states = torch.full((1, tiny_world.spec.observation_size), 2 * BOUND)
-    torch.testing.assert_close(dynamics.within(states)[0], dynamics.high)
+def test_a_fit_finds_the_edges(tiny_world_path, tmp_path):
+    tiny = World.load(tiny_world_path)
+    low, high = tiny.normalizer.low, tiny.normalizer.high
+    assert low is not None and high is not None and (low < tiny.normalizer.mean).all() and (high > tiny.normalizer.mean).all()
+    far = torch.full((1, len(low)), 1e6)
+    torch.testing.assert_close(tiny.normalizer.denormalize(tiny.normalizer.within(far)), tiny.normalizer.denormalize(far))
 
 
 def test_a_world_of_before_has_none(tiny_world, tmp_path):
-    tensors = tiny_world.tensors()
-    for name in ("normalizer.low", "normalizer.high", "models.dynamics.low", "models.dynamics.high"):
-        del tensors[name]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(World, "tensors", lambda self: tensors)
-        tiny_world.save(tmp_path / "before")
-    assert (World.load(tmp_path / "before").models.dynamics.high == BOUND).all()
+    bare = replace(tiny_world, normalizer=Normalizer(tiny_world.normalizer.mean, tiny_world.normalizer.std))
+    bare.save(tmp_path / "before")
+    assert World.load(tmp_path / "before").normalizer.low is None

@@ -16,8 +16,8 @@ class Normalizer:
     Args:
         mean: (D,) float32.
         std: (D,) float32, positive.
-        low: (D,) float32, what comes back from standardised values is no lower; None for no bounds.
-        high: (D,) float32, nor any higher.
+        low: (D,) float32, what standardised values stand for is no lower (−∞: has no end); None where nothing has an end.
+        high: (D,) float32, nor any higher; None together with ``low``.
     """
 
     mean: Tensor
@@ -53,6 +53,12 @@ class Normalizer:
         """Standardised values (…, D) to environment units."""
         raw = values * self.std + self.mean
         return raw if self.low is None else raw.clamp(self.low, self.high)
+
+    def within(self, values: Tensor) -> Tensor:
+        """Standardised values (…, D), no lower than ``low`` and no higher than ``high``."""
+        if self.low is None or self.high is None:
+            return values
+        return values.clamp(self.normalize(self.low), self.normalize(self.high))
 
     def to(self, device: torch.device | str) -> Normalizer:
         """The same on another device."""

@@ -251,7 +251,8 @@ def _together(act: Act) -> Act:
 def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor) -> Trajectories:
     """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
     horizon = actions.shape[1]
-    rewards = in_blocks(world.models.reward, states[:, :-1], actions, states[:, 1:], rows=32)
+    shown = world.normalizer.within(states)
+    rewards = in_blocks(world.models.reward, shown[:, :-1], actions, shown[:, 1:], rows=32)
     terminated = ~alive.all(1)
     lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
     observations = world.normalizer.denormalize(states)

@@ -16,7 +16,6 @@ from dydiff_env.world.networks import EnsembleLinear, initial, waves
 
 LEAST = 1e-3  # deviation of a change, standardised, as far as memory goes
 FAR = 10.0  # a remembered change is cut off at so many deviations
-BOUND = 30.0  # rollouts are clipped to this many standard deviations, so that a model that diverges stays finite
 CACHED = 256  # rows a call on a processor: what lies between the layers of more leaves its cache, and takes half as long again
 
 
@@ -71,8 +70,6 @@ class Dynamics(nn.Module):
 
     delta_mean: Tensor
     delta_std: Tensor
-    low: Tensor  # (O,), rollouts stay within: the edges of what is observed (world/edges.py)
-    high: Tensor
     elites: Tensor
 
     def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
@@ -87,8 +84,6 @@ class Dynamics(nn.Module):
         self.log_variance_min = nn.Parameter(torch.full((observation_size,), -10.0))
         self.register_buffer("delta_mean", torch.zeros(observation_size))
         self.register_buffer("delta_std", torch.ones(observation_size))
-        self.register_buffer("low", torch.full((observation_size,), -BOUND))
-        self.register_buffer("high", torch.full((observation_size,), BOUND))
         elites = initial((config.elites,), lambda: torch.arange(config.elites), torch.int64)
         self.register_buffer("elites", elites)
 
@@ -107,10 +102,6 @@ class Dynamics(nn.Module):
         change = ((states - before - self.delta_mean) / self.delta_std.clamp(min=LEAST)).clamp(-FAR, FAR)
         step = torch.cat([change, actions, torch.ones_like(change[..., :1])], -1)
         return step if known is None else torch.where(known[..., None], step, 0.0)
-
-    def within(self, states: Tensor) -> Tensor:
-        """States (…, O) as they can be observed."""
-        return states.clamp(self.low, self.high)
 
     def inputs(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Tensor:
         """What the networks see of states (…, O), actions (…, A) and what :meth:`recall` said, by default nothing."""

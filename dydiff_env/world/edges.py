@@ -1,6 +1,7 @@
 """Edges: where an observation ends, as a velocity that is cut off does, a cosine, or a sensor's reading.
 
-A model that predicts beyond them is where nothing can be observed and nothing was learned, and its errors grow from there.
+The networks predict a little more or less. They may go on with that, for it tells how far beyond the edge the hidden truth is; but a policy
+is shown, and a dream is told, what can be observed.
 """
 
 from __future__ import annotations
@@ -16,40 +17,36 @@ NEAR = 1e-2  # standard deviations
 BLOCK = 65536
 
 
-def bounds(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest observations, (O,) each, that the space allows, as far as the log keeps to them; ∓∞ elsewhere."""
-    low, high = reach(data)
-    box = flatten_space(data.spec.observation_space)
-    assert isinstance(box, Box)
-    least, most = (bound.astype(np.float32) for bound in (box.low, box.high))
-    return np.where(low >= least, least, -np.inf), np.where(high <= most, most, np.inf)
-
-
 def edges(data: Dataset, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest observations, (O,) each, where the log often touches them and never goes beyond; ∓∞ elsewhere.
+    """Lowest and highest values of what is observed, (O,) each; ∓∞ where there is no end to see.
 
-    First observations do not count: many episodes begin in nearly the same state, which is no edge.
+    They are the bounds of the space, where the log keeps to them, and values that the log often touches and never goes beyond. For the
+    latter, first observations do not count (many episodes begin in nearly the same state, which is no edge), nor does what never changes
+    within an episode: a goal may be asked for anywhere.
 
     Args:
         data: the log.
         std: (O,), standard deviations of its observations.
     """
-    low, high = reach(data)
-    firsts = np.asarray(data.observations[data.offsets[:-1] + np.arange(len(data))])
-    at_low, at_high = -_at(firsts, low, high, std)
-    for begin in range(0, len(data.observations), BLOCK):
-        found = _at(np.asarray(data.observations[begin : begin + BLOCK]), low, high, std)
-        at_low, at_high = at_low + found[0], at_high + found[1]
+    firsts = data.offsets[:-1] + np.arange(len(data))
+    blocks = [slice(begin, begin + BLOCK) for begin in range(0, len(data.observations), BLOCK)]
+    rows = (np.asarray(data.observations[block]) for block in blocks)  # a block at a time: a memory-mapped array stays on disk
+    ends = [(block.min(0), block.max(0)) for block in rows]
+    low, high = np.min([least for least, _ in ends], 0), np.max([most for _, most in ends], 0)
+    at_low, at_high, changes = (np.zeros(len(low), np.int64) for _ in range(3))
+    for block in blocks:
+        some = np.asarray(data.observations[block.start : block.stop + 1])
+        later = ~np.isin(np.arange(block.start, block.start + len(some)), firsts)
+        changes += ((some[1:] != some[:-1]) & later[1:, None]).sum(0)
+        counted = some[:BLOCK][later[:BLOCK]]
+        at_low += (counted <= low + NEAR * std).sum(0)
+        at_high += (counted >= high - NEAR * std).sum(0)
     often = max(10.0, OFTEN * len(data.observations))
-    return np.where(at_low >= often, low, -np.inf), np.where(at_high >= often, high, np.inf)
-
-
-def reach(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest of the log, (O,) each; a block at a time, so that a memory-mapped array stays on disk."""
-    blocks = [np.asarray(data.observations[begin : begin + BLOCK]) for begin in range(0, len(data.observations), BLOCK)]
-    return np.min([block.min(0) for block in blocks], 0), np.max([block.max(0) for block in blocks], 0)
-
-
-def _at(rows: np.ndarray, low: np.ndarray, high: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """How many rows (N, O) are at the lowest, and how many at the highest, (2, O)."""
-    return np.stack([(rows <= low + NEAR * std).sum(0), (rows >= high - NEAR * std).sum(0)])
+    box = flatten_space(data.spec.observation_space)
+    assert isinstance(box, Box)
+    least, most = (bound.astype(np.float32) for bound in (box.low, box.high))
+    touched = (changes > 0) & (at_low >= often), (changes > 0) & (at_high >= often)
+    return (
+        np.maximum(np.where(low >= least, least, -np.inf), np.where(touched[0], low, -np.inf)),
+        np.minimum(np.where(high <= most, most, np.inf), np.where(touched[1], high, np.inf)),
+    )

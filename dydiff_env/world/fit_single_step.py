@@ -15,8 +15,7 @@ from torch import Tensor
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.publish import replacing
 from dydiff_env.world.batches import Step
-from dydiff_env.world.dynamics import BOUND, LEAST, Dynamics, keep_members
-from dydiff_env.world.edges import edges
+from dydiff_env.world.dynamics import Dynamics, keep_members
 from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.memory import remembered
@@ -136,10 +135,6 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     mean, std = spread(fitting, lambda step: step.next_states - step.states)
     model.delta_mean.copy_(mean)
     model.delta_std.copy_(std)
-    found = edges(fitting.data, fitting.normalizer.std.cpu().numpy())
-    for side, far, edge in zip((model.low, model.high), (-BOUND, BOUND), found, strict=True):
-        edge_here = fitting.normalizer.normalize(torch.from_numpy(edge).float().to(fitting.device)).clamp(-BOUND, BOUND)
-        side.copy_(torch.where(std.to(fitting.device) > LEAST, edge_here, far))  # what never changes, a goal, may be asked for anywhere
 
     def misses(rows: np.ndarray) -> Tensor:
         parts = []

@@ -16,7 +16,7 @@ from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches, Split, Step, split
-from dydiff_env.world.edges import bounds
+from dydiff_env.world.edges import edges
 from dydiff_env.world.models import Models
 from dydiff_env.world.parallel import Processes
 from dydiff_env.world.presets import Preset
@@ -54,8 +54,9 @@ class Fitting:
     def __post_init__(self) -> None:
         with own_draws(torch.device("cpu"), self.seed):  # initial weights
             self.models = Models(self.data.spec, self.preset).to(self.device)
-        low, high = (torch.from_numpy(bound).float() for bound in bounds(self.data))
-        self.normalizer = replace(Normalizer.fit(self.data.observations), low=low, high=high).to(self.device)
+        free = Normalizer.fit(self.data.observations)
+        low, high = (torch.from_numpy(edge).float() for edge in edges(self.data, free.std.numpy()))
+        self.normalizer = replace(free, low=low, high=high).to(self.device)
         self.batches = Batches(self.data, self.normalizer, self.device)
         self.split: Split = split(self.data, self.preset.horizon, seed=self.seed)
         if not len(self.split.train):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dydiff_env.world.rollout import BOUND
 from dydiff_env.world.world import World
 
 LEAST = 1e-12
@@ -59,8 +60,8 @@ def imagine(
         spread = (found[elites] - following).square().mean((0, 2))
         if member is not None:
             following = torch.where(member[:, None] < 0, following, found[member.clamp(min=0), rows])
-        following = dynamics.within(following)
-        rewards.append(world.models.reward(states, action, following))
+        following = following.clamp(-BOUND, BOUND)
+        rewards.append(world.models.reward(world.normalizer.within(states), action, world.normalizer.within(following)))
         uncertainties.append((spread + LEAST).sqrt() - LEAST**0.5)  # a root has no slope at 0
         if ends.rule is not None:
             lives.append(1 - ends.terminal(following).float())

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from dydiff_env.world.dynamics import Dynamics
-from dydiff_env.world.rollout import Act, Rollout
+from dydiff_env.world.rollout import BOUND, Act, Rollout
 
 
 def nudger(
@@ -53,7 +53,7 @@ def nudger(
         for t in range(wanted.shape[1]):
             actions.append(act(t, now))
             following = single.predict(now, actions[-1], memory).mean + offset[:, t]
-            drawn = dynamics.within(following.lerp(wanted[:, t], torch.where(lives[:, t] > 0, gain, 1.0)))
+            drawn = following.lerp(wanted[:, t], torch.where(lives[:, t] > 0, gain, 1.0)).clamp(-BOUND, BOUND)
             memory = dynamics.recall(now, actions[-1], drawn)
             states[:, t + 1] = now = drawn
         return states, torch.stack(actions, 1)

@@ -15,6 +15,7 @@ Act = Callable[[int, Tensor], Tensor]
 """(t, normalised states (B, O)) to actions (B, A)."""
 
 LOOK = 4  # steps between two looks at which members' rollouts have ended
+BOUND = 30.0  # states are clipped to this many standard deviations, so that a model that diverges stays finite
 
 
 class Rollout(NamedTuple):
@@ -58,7 +59,7 @@ def rollout(
         actions.append(act(t, now))
         prediction = dynamics.predict(now, actions[-1], recalled)
         kept = alive[:, t, None]
-        following = torch.where(kept > 0, dynamics.within(prediction.mean), now)
+        following = torch.where(kept > 0, prediction.mean.clamp(-BOUND, BOUND), now)
         recalled = dynamics.recall(now, actions[-1], following)
         states[:, t + 1] = now = following
         disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first
@@ -94,7 +95,7 @@ def apart(
     alive = starts.new_ones(now.shape[:2])
     for t in range(horizon):
         actions = act(t, now)
-        following = dynamics.within(dynamics.each(now, actions, recalled))
+        following = dynamics.each(now, actions, recalled).clamp(-BOUND, BOUND)
         recalled, now = dynamics.recall(now, actions, following), following
         if t % LOOK == LOOK - 1:
             alive = alive * (~termination.terminal(now)).float()

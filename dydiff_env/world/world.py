@@ -21,7 +21,6 @@ from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world import storage
 from dydiff_env.world.denoiser import Condition
-from dydiff_env.world.dynamics import BOUND
 from dydiff_env.world.error_scale import ErrorScale, condition
 from dydiff_env.world.models import Models, action_bounds
 from dydiff_env.world.networks import in_blocks
@@ -37,14 +36,6 @@ def _drawn(bank: int, n: int, seed: int) -> np.ndarray:
 
 def _apply(rule: Callable[[Tensor], Tensor], normalizer: Normalizer, states: Tensor) -> Tensor:
     return rule(normalizer.denormalize(states))
-
-
-def _unbounded(size: int) -> dict[str, Tensor]:
-    """What a folder of before bounds and edges were kept stands for."""
-    ends = {"low": -1.0, "high": 1.0}
-    return {f"normalizer.{name}": torch.full((size,), sign * torch.inf) for name, sign in ends.items()} | {
-        f"models.dynamics.{name}": torch.full((size,), sign * BOUND) for name, sign in ends.items()
-    }
 
 
 @dataclass
@@ -261,11 +252,12 @@ class World:
         wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
             "normalizer": (self.normalizer.mean, (size,)),
             "normalizer's deviations": (self.normalizer.std, (size,)),
-            "normalizer's lower bounds": (self.normalizer.low, (size,)),
-            "normalizer's upper bounds": (self.normalizer.high, (size,)),
             "start states": (self.start_bank, (len(self.start_bank), size)),
             "first states": (self.initial_bank, (len(self.initial_bank), size)),
         }
+        if self.normalizer.low is not None or self.normalizer.high is not None:
+            wanted["lower edges"] = (self.normalizer.low, (size,))
+            wanted["upper edges"] = (self.normalizer.high, (size,))
         if self.error_scale is not None:
             wanted["error scale's intercepts"] = (self.error_scale.intercept, (self.horizon, size))
             wanted["error scale's slopes"] = (self.error_scale.slope, (self.horizon, size))
@@ -340,13 +332,13 @@ class World:
             document, tensors = storage.read(folder)
             spec = DatasetSpec.from_json(json.dumps(document["spec"]))
             preset = Preset.from_dict(document["preset"])
-            tensors = _unbounded(spec.observation_size) | tensors
             weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
             models = storage.load_into(lambda: Models(spec, preset), weights)
             scale = None
             if "error_scale.slope" in tensors:
                 scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
-            normalizer = Normalizer(*(tensors[f"normalizer.{name}"] for name in ("mean", "std", "low", "high"))).to(device)
+            edges = (tensors.get(f"normalizer.{name}") for name in ("low", "high"))  # worlds of before have none
+            normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"], *edges).to(device)
             anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
             before = tensors["before_bank"].numpy() if "before_bank" in tensors else None
             record = document.get("record", {})
