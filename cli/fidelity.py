@@ -30,7 +30,10 @@ def fidelity(
         list[str] | None,
         typer.Option(help="Policies to dream and to run for real; repeat it. Default: the world's clone of the best episodes."),
     ] = None,
-    simulator: Annotated[bool, typer.Option("--simulator/--no-simulator", help="Compare with the source environment.")] = True,
+    simulator: Annotated[
+        bool | None,
+        typer.Option("--simulator/--no-simulator", help="Compare with the source environment. Default: where it can be put to a state."),
+    ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Start states, drawn from the data.")] = 256,
     iterations: Annotated[int, typer.Option(min=0, help="Largest M.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the errors to this PNG.")] = None,
@@ -51,7 +54,7 @@ def fidelity(
         from dydiff_env.policies import Policy, load_policy
         from dydiff_env.world.world import World
 
-        if not simulator and (policy or plot):
+        if simulator is False and (policy or plot):
             raise DyDiffError("Policies are compared with the simulator.", "Leave out --no-simulator.", usage=True)
         if plot is not None:
             picture(1, 1)  # what is missing is missed before minutes of measuring
@@ -59,14 +62,20 @@ def fidelity(
         document: dict[str, Any] = {"world": str(world), "held_out": loaded.record.get("fidelity"), "policies": {}}
         if not json and document["held_out"]:
             console.print(fidelity_table(document["held_out"]))
-        if simulator:
+        try:
+            truth = Simulator(loaded.spec) if simulator is not False else None
+        except DyDiffError as error:
+            if simulator or policy or plot:
+                raise
+            truth = None
+            typer.echo(f"Held-out data alone. {error.problem}", err=True)
+        if truth is not None:
             options: dict[str, Any] = {"trust": trust, "vecnormalize": vecnormalize, "device": str(loaded.device)}
             acting: dict[str, Policy] = {name: load_policy(name, loaded.spec, **options) for name in policy or ()}
             if not acting and loaded.models.behavior is None:
                 raise DyDiffError("This world has no clone to compare.", "Give a --policy.", usage=True)
             for name, one in acting.items():
                 refuse_draws(one, loaded, name)
-            truth = Simulator(loaded.spec)
             states = common_starts(loaded, truth, starts, seed)
             for name, one in acting.items() or {"a clone of the best episodes": BestClone(loaded)}.items():
                 result = closed_loop(loaded, truth, one, states, iterations=tuple(range(iterations + 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,15 @@ def test_the_command_compares_the_best_clone_unless_told_otherwise(tiny_world_pa
     assert list(json.loads(result.stdout)["policies"]) == ["a clone of the best episodes"]
     result = CliRunner().invoke(app, [*arguments, "--no-simulator", "--policy", "random"])
     assert result.exit_code == 2 and "simulator" in result.output
+
+
+def test_without_a_simulator_the_command_says_what_held_out_data_say(tiny_world, tmp_path):
+    replace(tiny_world, spec=replace(tiny_world.spec, env_spec=None)).save(tmp_path / "world")
+    arguments = ["fidelity", "--world", str(tmp_path / "world"), "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0 and "which environment" in result.stderr
+    document = json.loads(result.stdout)
+    assert document["policies"] == {} and document["held_out"]["windows"] > 0
+    for asked in (["--simulator"], ["--policy", "random"]):
+        result = CliRunner().invoke(app, [*arguments, *asked])
+        assert result.exit_code == 1 and "which environment" in result.stderr
