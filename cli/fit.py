@@ -61,12 +61,15 @@ def fit(
         document |= {k: world.record[k] for k in ("parameters", "fidelity", "refinement") if k in world.record}
         if "memory" in world.record["training"]["dynamics"]:
             document["memory"] = world.record["training"]["dynamics"]["memory"]
+        if "next_state" in world.record["training"]["reward"]:
+            document["next_state"] = world.record["training"]["reward"]["next_state"]
         if json:
             emit(document, True)
             return
         console.print(fidelity_table(world.record["fidelity"]))
-        if tried := document.get("memory"):
-            console.print(tried["reason"])
+        for tried in ("memory", "next_state"):
+            if tried in document:
+                console.print(document[tried]["reason"])
         chosen = world.record.get("refinement")
         if chosen:
             console.print(f"{chosen['reason']} Hence M = {chosen['iterations']}.")

@@ -69,7 +69,10 @@ def announce_fit(fit: Fitting) -> None:
 def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float]:
     """The same for a few steps, and how much larger a real step of the denoiser is."""
     large = sum(p.numel() for p in denoiser.parameters()) > LARGE
-    changes: dict[str, Any] = {"dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory))}
+    changes: dict[str, Any] = {
+        "dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory)),
+        "reward": dataclasses.replace(preset.reward, next_state=bool(preset.reward.next_state)),
+    }
     for stage in STAGES:
         config: TrainingConfig = getattr(preset, f"{stage}_training")
         few: dict[str, Any] = (

@@ -20,11 +20,13 @@ from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.memory import remembered
 from dydiff_env.world.presets import Preset
+from dydiff_env.world.reward import RewardModel
 from dydiff_env.world.training import train
 
 LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
 TRIAL = 600  # steps for which memory is tried: with fewer, what speeds up learning looks like what can be learned
-WORTH = 0.85  # of the held-out error without memory: as much as that with it may be
+WORTH = 0.85  # of the held-out error of a simpler model: as much as that of one with memory, or that rewards by s', may be
+EXPLAINED = 0.99  # of the variance of rewards held out: r(s, a) that explains so much is not asked for more
 FARTHEST = 30.0  # standard deviations: what is farther from the mean sets the scale of its dimension itself
 
 
@@ -47,7 +49,34 @@ def spread(fitting: Fitting, of: Callable[[Step], Tensor]) -> tuple[Tensor, Tens
 
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
-    """r_ψ (Eq. 10)."""
+    """r_ψ(s, a) (Eq. 10), or r_ψ(s, a, s') where that is to be found out and explains far more of what is held out."""
+    done, given = _fit_reward(fitting, "reward"), fitting.preset.reward.next_state
+    if given is not None:
+        return done
+    plain, without, kept = fitting.models.reward, done["r2"], False
+    if without is not None and without < EXPLAINED:
+        _set_next_state(fitting, True)
+        with own_draws(torch.device("cpu"), fitting.seed):
+            spec = fitting.data.spec
+            fitting.models.reward = RewardModel(spec.observation_size, spec.action_size, fitting.preset.reward).to(fitting.device)
+        other = _fit_reward(fitting, "reward_next")
+        kept = 1 - other["r2"] < WORTH * (1 - without)
+        reason = f"Rewards: r(s, a) explains {without:.3f} of the variance held out, r(s, a, s') {other['r2']:.3f}: " + (
+            "the world rewards by the next state, too." if kept else "not much more, so the world rewards by r(s, a)."
+        )
+        choice = {"kept": kept, "without": without, "with": other["r2"], "reason": reason}
+        done = {**(other if kept else done), "next_state": choice}
+        if not kept:
+            fitting.models.reward = plain
+    _set_next_state(fitting, kept)
+    return done
+
+
+def _set_next_state(fitting: Fitting, value: bool) -> None:
+    fitting.preset = dataclasses.replace(fitting.preset, reward=dataclasses.replace(fitting.preset.reward, next_state=value))
+
+
+def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
     model, config, held = (
         fitting.models.reward,
         fitting.share(fitting.preset.reward_training),
@@ -71,7 +100,7 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
         config,
         seed=fitting.seed,
         holdout=torch.no_grad()(holdout),
-        **fitting.files("reward"),
+        **fitting.files(stage),
     )
     variance = float((held.rewards / model.std).var())
     r2 = float(1 - holdout().detach() / variance) if variance > 1e-9 else None  # nothing to explain in a constant

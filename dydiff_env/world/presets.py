@@ -73,7 +73,7 @@ class Preset:
             evaluate_every=250,
         )
     )
-    reward: RewardConfig = field(default_factory=RewardConfig)
+    reward: RewardConfig = field(default_factory=lambda: RewardConfig(next_state=None))
     reward_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             steps=12_000, batch=512, learning_rate=2e-3, evaluate_every=1_000
@@ -168,6 +168,7 @@ QUICK = dataclasses.replace(
 PAPER = Preset(
     name="paper",
     dynamics=DynamicsConfig(members=7, elites=5),
+    reward=RewardConfig(),
     dynamics_training=TrainingConfig(
         steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7
     ),

@@ -17,12 +17,13 @@ class RewardConfig:
     Args:
         width: units of a hidden layer.
         depth: hidden layers.
-        next_state: True for r(s, a, s'), False for the paper's r(s, a).
+        next_state: True for r(s, a, s'), False for the paper's r(s, a). None: `fit` takes r(s, a, s') where r(s, a) leaves much
+            unexplained that the next state tells, a goal that is reached or a crash.
     """
 
     width: int = 256
     depth: int = 2
-    next_state: bool = False
+    next_state: bool | None = False
 
 
 class RewardModel(nn.Module):
