@@ -1,4 +1,4 @@
-"""Tasks that no setting was chosen on: log → world → ranking of policies → an improved policy, by the command line alone.
+"""Other tasks than those that settings were tuned on: log → world → ranking of policies → an improved policy, by the command line alone.
 
     python benchmarks/tasks.py Reacher-v5 --steps 200000 --out FOLDER [--algorithm ppo] [--table benchmarks/results/tasks.json]
 

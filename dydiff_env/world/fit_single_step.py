@@ -77,6 +77,7 @@ def _set_next_state(fitting: Fitting, value: bool) -> None:
 
 
 def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
+    """Train the reward model that is there; its checkpoint is named after the stage."""
     model, config, held = (
         fitting.models.reward,
         fitting.share(fitting.preset.reward_training),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Fitting:
             self.models = Models(self.data.spec, self.preset).to(self.device)
         free = Normalizer.fit(self.data.observations)
         low, high = (torch.from_numpy(edge).float() for edge in edges(self.data, free.std.numpy()))
-        self.normalizer = replace(free, low=low, high=high).to(self.device)
+        self.normalizer = dataclasses.replace(free, low=low, high=high).to(self.device)
         self.batches = Batches(self.data, self.normalizer, self.device)
         self.split: Split = split(self.data, self.preset.horizon, seed=self.seed)
         if not len(self.split.train):
