@@ -1,10 +1,10 @@
 """What the single-step model has from each thing that is done for it: ensembles trained with and without, otherwise alike.
 
-    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|training|memory] [--steps 4500] \
+    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|training|memory|loss] [--steps 4500] \
         [--members 4] [--starts 256] [--returns policies.json] [--out benchmarks/results/NAME.json]
 
 ``--vary sight``: waves and hard examples. ``--vary memory``: one step of it, which the others are without. ``--vary training``: the
-optimizer, and rollouts. AdamW has 8/3 of the steps, of half the batch, which takes it about as long.
+optimizer, and rollouts. ``--vary loss``: the β of the β-NLL; there the world says whether there is memory. AdamW has 8/3 of the steps, of half the batch, which takes it about as long.
 Each is put into WORLD, whose other models stay, and asked for single-step dreams (M = 0): their squared error against the
 simulator, and in a maze the share that stays out of the walls. Held out: squared error in units of the change's variance, along the
 preset's rollouts. With ``--returns`` (what `make_policies.py` wrote), whole episodes of all its policies are dreamt as well: how well
@@ -52,6 +52,7 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # cha
         "SOAP": ({}, {}),
     },
     "memory": {"without": ({}, {}), "with": ({"memory": True}, {})},
+    "loss": {f"β {beta}": ({"beta": beta}, {}) for beta in (1.0, 0.5, 0.25, 0.0)},
 }
 
 
@@ -87,6 +88,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     for variant, (of_model, of_training) in VARIANTS[arguments.vary].items():
         ensemble = {"members": arguments.members, "elites": min(4, arguments.members), "memory": False}
+        if arguments.vary == "loss":
+            ensemble["memory"] = world.preset.dynamics.memory
         dynamics = replace(FAST.dynamics, **(ensemble | of_model))
         steps = arguments.steps * 8 // 3 if "optimizer" in of_training else arguments.steps
         training = replace(FAST.dynamics_training, steps=steps, **of_training)

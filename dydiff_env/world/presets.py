@@ -59,7 +59,7 @@ class Preset:
     horizon: int = 100
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(
-            members=7, elites=4, beta=1.0, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5, unroll=4, memory=None
+            members=7, elites=4, beta=0.25, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5, unroll=4, memory=None
         )
     )
     dynamics_training: TrainingConfig = field(
@@ -191,7 +191,7 @@ TINY = Preset(
     name="tiny",
     horizon=32,
     dynamics=DynamicsConfig(
-        members=3, elites=2, width=64, depth=2, beta=1.0, frequencies=(0.5, 1.0), hard=0.5, unroll=4
+        members=3, elites=2, width=64, depth=2, beta=0.25, frequencies=(0.5, 1.0), hard=0.5, unroll=4
     ),
     dynamics_training=TrainingConfig(
         steps=600, learning_rate=8e-3, optimizer="soap", beta2=0.95, evaluate_every=100
