@@ -1,10 +1,11 @@
 """What the single-step model has from each thing that is done for it: ensembles trained with and without, otherwise alike.
 
-    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|training|memory|loss] [--steps 4500] \
+    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|waves|loss|memory|training] [--steps 4500] \
         [--members 4] [--starts 256] [--returns policies.json] [--out benchmarks/results/NAME.json]
 
-``--vary sight``: waves and hard examples. ``--vary memory``: one step of it, which the others are without. ``--vary training``: the
-optimizer, and rollouts. ``--vary loss``: the β of the β-NLL; there the world says whether there is memory. AdamW has 8/3 of the steps, of half the batch, which takes it about as long.
+``--vary sight``: waves and hard examples. ``--vary waves``: how many. ``--vary loss``: the β of the β-NLL. ``--vary memory``: one step
+of it; ``sight`` and ``training`` are without, in ``waves`` and ``loss`` WORLD says. ``--vary training``: the optimizer, and rollouts.
+AdamW has 8/3 of the steps, of half the batch, which takes it about as long.
 Each is put into WORLD, whose other models stay, and asked for single-step dreams (M = 0): their squared error against the
 simulator, and in a maze the share that stays out of the walls. Held out: squared error in units of the change's variance, along the
 preset's rollouts. With ``--returns`` (what `make_policies.py` wrote), whole episodes of all its policies are dreamt as well: how well
@@ -34,6 +35,7 @@ from dydiff_env.products import fast_products
 from dydiff_env.world.fit_single_step import fit_dynamics
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import FAST
+from dydiff_env.world.sight import WAVES
 
 ADAMW: dict[str, Any] = {"optimizer": "adamw", "batch": 256, "learning_rate": 2e-3, "beta2": 0.999}
 HIGH: dict[str, Any] = ADAMW | {"learning_rate": 4e-3, "beta2": 0.98}
@@ -53,6 +55,7 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # cha
     },
     "memory": {"without": ({}, {}), "with": ({"memory": True}, {})},
     "loss": {f"β {beta}": ({"beta": beta}, {}) for beta in (1.0, 0.5, 0.25, 0.0)},
+    "waves": {f"up to {max(some, default=0)}": ({"frequencies": some}, {}) for some in WAVES},
 }
 
 
@@ -87,8 +90,8 @@ def main() -> None:
     real = {name: simulator.follow(policy, starts, world.horizon) for name, policy in policies.items()}
     found: dict[str, Any] = {}
     for variant, (of_model, of_training) in VARIANTS[arguments.vary].items():
-        ensemble = {"members": arguments.members, "elites": min(4, arguments.members), "memory": False}
-        if arguments.vary == "loss":
+        ensemble = {"members": arguments.members, "elites": min(4, arguments.members), "frequencies": WAVES[-1], "memory": False}
+        if arguments.vary in ("loss", "waves"):
             ensemble["memory"] = world.preset.dynamics.memory
         dynamics = replace(FAST.dynamics, **(ensemble | of_model))
         steps = arguments.steps * 8 // 3 if "optimizer" in of_training else arguments.steps

@@ -114,6 +114,7 @@ def seconds_expected(seeds: int) -> float:
 def world_preset(scale: float) -> Preset:
     """A world that fits in two minutes on a laptop: the default's form, smaller and trained for less."""
     from dydiff_env.world.presets import FAST, AnchorConfig
+    from dydiff_env.world.sight import WAVES
     from dydiff_env.world.transformer import TransformerConfig
 
     def steps(config: Any, count: int) -> Any:
@@ -124,7 +125,7 @@ def world_preset(scale: float) -> Preset:
         FAST,
         name="demo",
         horizon=64,
-        dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3, memory=False),  # a maze is seen whole
+        dynamics=replace(FAST.dynamics, members=4, elites=3, width=128, depth=3, frequencies=WAVES[-1], memory=False),  # walls, seen whole
         dynamics_training=steps(FAST.dynamics_training, 2_000),
         reward_training=steps(FAST.reward_training, 1_500),
         termination_training=steps(FAST.termination_training, 500),

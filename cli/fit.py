@@ -59,15 +59,15 @@ def fit(
             "seconds": round(time.monotonic() - began, 1),
         }
         document |= {k: world.record[k] for k in ("parameters", "fidelity", "refinement") if k in world.record}
-        if "memory" in world.record["training"]["dynamics"]:
-            document["memory"] = world.record["training"]["dynamics"]["memory"]
+        found = world.record["training"]["dynamics"]
+        document |= {tried: found[tried] for tried in ("waves", "memory") if tried in found}
         if "next_state" in world.record["training"]["reward"]:
             document["next_state"] = world.record["training"]["reward"]["next_state"]
         if json:
             emit(document, True)
             return
         console.print(fidelity_table(world.record["fidelity"]))
-        for tried in ("memory", "next_state"):
+        for tried in ("waves", "memory", "next_state"):
             if tried in document:
                 console.print(document[tried]["reason"])
         chosen = world.record.get("refinement")

@@ -20,10 +20,11 @@ from dydiff_env.synthesis.methods import Dreamer
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.dynamics import FAR, Dynamics, DynamicsConfig
-from dydiff_env.world.fit_single_step import try_memory
+from dydiff_env.world.fit_single_step import fit_dynamics
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.memory import remembered
 from dydiff_env.world.presets import TINY
+from dydiff_env.world.sight import choose_sight
 from dydiff_env.world.world import World
 
 
@@ -47,13 +48,14 @@ def sliders(seen: int, episodes: int = 40, steps: int = 60) -> Dataset:
 def test_memory_is_kept_where_observations_leave_something_out(seen, wanted, tmp_path):
     preset = replace(TINY, dynamics=replace(TINY.dynamics, memory=None))
     fitting = Fitting(sliders(seen), preset, 0, tmp_path, torch.device("cpu"))
-    tried = try_memory(fitting)["memory"]
+    tried = choose_sight(fitting, fit_dynamics)["memory"]
     assert fitting.preset.dynamics.memory is tried["kept"] is wanted
     assert (fitting.models.dynamics.memory_size > 0) == ("has memory" in tried["reason"]) == wanted
     assert (tried["with"] < 0.6 * tried["without"]) == wanted
-    found = tmp_path / "memory.json"  # a fit that goes on does not try again
+    found = tmp_path / "sight.json"  # a fit that goes on does not try again
     found.write_text(found.read_text().replace(str(tried["with"]), "-1.0"))
-    assert try_memory(Fitting(sliders(seen), preset, 0, tmp_path, torch.device("cpu")))["memory"] == tried | {"with": -1.0}
+    again = Fitting(sliders(seen), preset, 0, tmp_path, torch.device("cpu"))
+    assert choose_sight(again, fit_dynamics)["memory"] == tried | {"with": -1.0}
 
 
 def test_a_saved_world_keeps_the_steps_before_its_starts(tiny_world, tiny_world_path):

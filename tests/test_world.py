@@ -374,7 +374,7 @@ training.train.__kwdefaults__["checkpoint_seconds"] = 0.0
 stages = {name: dataclasses.replace(value, steps=steps, evaluate_every=10)
           for name, steps in (("reward", 30), ("termination", 30), ("dynamics", 60), ("behavior", 30), ("denoiser", 40))
           for name, value in [(name + "_training", getattr(TINY, name + "_training"))]}
-dynamics, reward = dataclasses.replace(TINY.dynamics, memory=None), dataclasses.replace(TINY.reward, next_state=None)
+dynamics, reward = dataclasses.replace(TINY.dynamics, memory=None, frequencies=None), dataclasses.replace(TINY.reward, next_state=None)
 parts = {"dynamics": dynamics, "reward": reward, "anchors": AnchorConfig(windows=300)}
 World.fit(sys.argv[1], preset=dataclasses.replace(TINY, **parts, **stages), out=sys.argv[2])
 """
@@ -385,7 +385,7 @@ def test_a_killed_fit_resumes_to_the_same_world(hopper_folder, tmp_path):
         return subprocess.Popen([sys.executable, "-c", SCRIPT, str(hopper_folder), str(out)])
 
     assert start(tmp_path / "whole").wait() == 0
-    stages = ("reward_next.pt", "termination.pt", "memory.json", "dynamics.pt", "denoiser.pt")  # killed once in or after each of these
+    stages = ("reward_next.pt", "termination.pt", "sight.json", "dynamics.pt", "denoiser.pt")  # killed once in or after each of these
     for stage in stages:
         process = start(tmp_path / "killed")
         while process.poll() is None and not (tmp_path / "killed.partial" / stage).exists():

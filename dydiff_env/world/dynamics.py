@@ -32,7 +32,8 @@ class DynamicsConfig:
             does, with the variance learned beside it. The likelihood gives way where the data are hard, at contacts above
             all: it predicts a large variance there instead of the right mean, and a rollout only uses the mean.
         frequencies: of the waves that the networks see of each number of the standardised state
-            (:func:`dydiff_env.world.networks.waves`), besides the number itself.
+            (:func:`dydiff_env.world.networks.waves`), besides the number itself. None: `fit` tries some, and keeps those that pay
+            (:mod:`dydiff_env.world.sight`).
         hard: share of the training transitions that are drawn in proportion to how wrong the model is about them
             (:mod:`dydiff_env.world.hard_examples`), the rest being drawn uniformly.
         unroll: K, steps of the rollouts that the last part of the training is about (:meth:`Dynamics.loss`); 1 for single steps to the
@@ -47,7 +48,7 @@ class DynamicsConfig:
     width: int = 200
     depth: int = 4
     beta: float = 0.0
-    frequencies: tuple[float, ...] = ()
+    frequencies: tuple[float, ...] | None = ()
     hard: float = 0.0
     unroll: int = 1
     unrolled: float = 0.25
@@ -75,8 +76,9 @@ class Dynamics(nn.Module):
     def __init__(self, observation_size: int, action_size: int, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
+        self.frequencies = config.frequencies or ()
         self.memory_size = observation_size + action_size + 1 if config.memory else 0
-        seen = observation_size * (1 + 2 * len(config.frequencies)) + action_size + self.memory_size
+        seen = observation_size * (1 + 2 * len(self.frequencies)) + action_size + self.memory_size
         sizes = [seen] + [config.width] * config.depth
         self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in pairwise(sizes))
         self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
@@ -107,7 +109,7 @@ class Dynamics(nn.Module):
         """What the networks see of states (…, O), actions (…, A) and what :meth:`recall` said, by default nothing."""
         if memory is None:
             memory = states.new_zeros(*states.shape[:-1], self.memory_size)
-        return torch.cat([states, *waves(states, self.config.frequencies), actions, memory], -1)
+        return torch.cat([states, *waves(states, self.frequencies), actions, memory], -1)
 
     def forward(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O), actions (E, B, A) and memory (E, B, P)."""

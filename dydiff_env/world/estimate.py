@@ -14,9 +14,9 @@ import torch
 from dydiff_env.progress import announce
 from dydiff_env.world.fit import fit_stages
 from dydiff_env.world.fit_denoiser import CHUNK
-from dydiff_env.world.fit_single_step import TRIAL
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import Preset
+from dydiff_env.world.sight import SMALL, TRIAL, WAVES, trials
 from dydiff_env.world.training import TrainingConfig, load_checkpoint
 
 STEPS = 8  # of each stage
@@ -40,9 +40,9 @@ def estimate(fit: Fitting) -> float:
         trial.progress, trial.log, trial.checkpoints = False, None, False
         training, _ = fit_stages(trial)
     left = 0.0
-    if preset.dynamics.memory is None and not (fit.folder / "memory.json").exists():
-        tried = 2 * min(TRIAL, preset.dynamics_training.steps)  # steps of two members
-        left += tried * 2 / preset.dynamics.members * training["dynamics"]["step_seconds"]
+    if not (fit.folder / "sight.json").exists():
+        tried = trials(preset.dynamics) * min(TRIAL, preset.dynamics_training.steps)  # steps of a small ensemble
+        left += tried * SMALL["members"] / preset.dynamics.members * training["dynamics"]["step_seconds"]
     for stage in STAGES:
         done = training.get(stage)
         if done is None or not done["steps"]:
@@ -69,8 +69,9 @@ def announce_fit(fit: Fitting) -> None:
 def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float]:
     """The same for a few steps, and how much larger a real step of the denoiser is."""
     large = sum(p.numel() for p in denoiser.parameters()) > LARGE
+    most = WAVES[-1] if preset.dynamics.frequencies is None else preset.dynamics.frequencies
     changes: dict[str, Any] = {
-        "dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory)),
+        "dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory), frequencies=most),
         "reward": dataclasses.replace(preset.reward, next_state=bool(preset.reward.next_state)),
     }
     for stage in STAGES:

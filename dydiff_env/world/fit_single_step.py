@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,19 +11,16 @@ import torch
 from torch import Tensor
 
 from dydiff_env.policies.draws import own_draws
-from dydiff_env.publish import replacing
 from dydiff_env.world.batches import Step
-from dydiff_env.world.dynamics import Dynamics, keep_members
-from dydiff_env.world.fitting import HELD_OUT_ROWS, Fitting
+from dydiff_env.world.dynamics import keep_members
+from dydiff_env.world.fitting import HELD_OUT_ROWS, WORTH, Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.memory import remembered
-from dydiff_env.world.presets import Preset
 from dydiff_env.world.reward import RewardModel
+from dydiff_env.world.sight import choose_sight
 from dydiff_env.world.training import train
 
 LOOK_ROWS = 2**13  # transitions that the dynamics look at in one call
-TRIAL = 600  # steps for which memory is tried: with fewer, what speeds up learning looks like what can be learned
-WORTH = 0.85  # of the held-out error of a simpler model: as much as that of one with memory, or that rewards by s', may be
 EXPLAINED = 0.99  # of the variance of rewards held out: r(s, a) that explains so much is not asked for more
 FARTHEST = 30.0  # standard deviations: what is farther from the mean sets the scale of its dimension itself
 
@@ -160,7 +155,7 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
 
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     """T_φ (Eq. 5): members on draws of their own, the best weights of each kept, elites chosen on held-out data."""
-    tried = try_memory(fitting) if fitting.preset.dynamics.memory is None else {}
+    tried = choose_sight(fitting, fit_dynamics)
     model, config = fitting.models.dynamics, fitting.share(fitting.preset.dynamics_training)
     mean, std = spread(fitting, lambda step: step.next_states - step.states)
     model.delta_mean.copy_(mean)
@@ -205,54 +200,6 @@ def fit_dynamics(fitting: Fitting) -> dict[str, Any]:
     )
     model.choose_elites(model.errors(*held))
     return {**done, **tried}
-
-
-def try_memory(fitting: Fitting) -> dict[str, Any]:
-    """Give the dynamics memory, if a short training of a small ensemble gains by it on held-out data.
-
-    Where states are seen whole it is of no use, and can do harm: the model leans on what policies other than the log's do not do.
-    """
-    found = fitting.folder / "memory.json"
-    if found.exists():
-        record: dict[str, Any] = json.loads(found.read_text())
-    else:
-        errors = {memory: _error_of_small(fitting, memory) for memory in (False, True)}
-        record = {"kept": errors[True] < WORTH * errors[False], "without": errors[False], "with": errors[True]}
-        record["reason"] = (
-            f"In a short trial the held-out error was {errors[True]:.4g} with a step of memory and {errors[False]:.4g} without: "
-            + ("the world has memory." if record["kept"] else f"less than {1 - WORTH:.0%} better, so the world has none.")
-        )
-        if fitting.checkpoints and fitting.peers.main:
-            with replacing(found) as partial:
-                partial.write_text(json.dumps(record))
-    fitting.preset = _with_memory(fitting.preset, record["kept"])
-    if record["kept"]:
-        fitting.models.dynamics = _untrained(fitting)
-    return {"memory": record}
-
-
-def _error_of_small(fitting: Fitting, memory: bool) -> float:
-    """The held-out error of two members after a short training."""
-    trial = copy.copy(fitting)
-    steps = min(TRIAL, fitting.preset.dynamics_training.steps)
-    trial.preset = dataclasses.replace(
-        _with_memory(fitting.preset, memory, members=2, elites=1),
-        dynamics_training=dataclasses.replace(fitting.preset.dynamics_training, steps=steps),
-    )
-    trial.models = copy.deepcopy(fitting.models)
-    trial.models.dynamics = _untrained(trial)
-    trial.log, trial.checkpoints = None, False
-    return float(np.mean(fit_dynamics(trial)["holdout"]))
-
-
-def _with_memory(preset: Preset, memory: bool, **changes: Any) -> Preset:
-    return dataclasses.replace(preset, dynamics=dataclasses.replace(preset.dynamics, memory=memory, **changes))
-
-
-def _untrained(fitting: Fitting) -> Dynamics:
-    spec = fitting.data.spec
-    with own_draws(torch.device("cpu"), fitting.seed):
-        return Dynamics(spec.observation_size, spec.action_size, fitting.preset.dynamics).to(fitting.device)
 
 
 def fit_behavior(fitting: Fitting) -> dict[str, Any]:

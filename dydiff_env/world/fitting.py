@@ -23,6 +23,7 @@ from dydiff_env.world.presets import Preset
 from dydiff_env.world.training import TrainingConfig
 
 HELD_OUT_ROWS = 20_000  # transitions in a held-out look
+WORTH = 0.85  # of the held-out error of a simpler model: as much as that of one which is shown more may be
 
 
 @dataclass

@@ -59,7 +59,7 @@ class Preset:
     horizon: int = 100
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(
-            members=7, elites=4, beta=0.25, frequencies=(0.25, 0.5, 1.0, 2.0, 4.0), hard=0.5, unroll=4, memory=None
+            members=7, elites=4, beta=0.25, frequencies=None, hard=0.5, unroll=4, memory=None
         )
     )
     dynamics_training: TrainingConfig = field(
