@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ Train = Callable[[Fitting], dict[str, Any]]
 
 def trials(config: DynamicsConfig) -> int:
     """How many there will be."""
-    return (len(WAVES) if config.frequencies is None else 0) + (2 if config.memory is None else 0)
+    open_to_waves, open_to_memory = config.frequencies is None, config.memory is None
+    return (len(WAVES) if open_to_waves else int(open_to_memory)) + int(open_to_memory)
 
 
 def choose_sight(fitting: Fitting, train: Train) -> dict[str, Any]:
@@ -60,22 +62,26 @@ def choose_sight(fitting: Fitting, train: Train) -> dict[str, Any]:
 
 
 def _try(fitting: Fitting, train: Train) -> dict[str, Any]:
+    @cache
+    def error(frequencies: tuple[float, ...], memory: bool) -> float:
+        return _error(fitting, train, frequencies=frequencies, memory=memory)
+
     record: dict[str, Any] = {}
     frequencies, memory = fitting.preset.dynamics.frequencies, fitting.preset.dynamics.memory
     if frequencies is None:
-        errors = [_error(fitting, train, frequencies=some, memory=bool(memory)) for some in WAVES]
+        errors = [error(some, bool(memory)) for some in WAVES]
         best = 0
         for more in range(1, len(WAVES)):
             if _pays(errors[more], errors[best]):
                 best = more
         frequencies = WAVES[best]
-        told = ", ".join(f"{error:.4g} with waves up to {some[-1]:g}" for some, error in zip(WAVES[1:], errors[1:], strict=True))
+        told = ", ".join(f"{e:.4g} with waves up to {some[-1]:g}" for some, e in zip(WAVES[1:], errors[1:], strict=True))
         reason = f"In a short trial the held-out error was {errors[0]:.4g} without waves of the state, {told}: " + (
             f"the world sees those up to {frequencies[-1]:g}." if frequencies else "the world sees none."
         )
         record["waves"] = {"kept": list(frequencies), "errors": errors, "reason": reason}
     if memory is None:
-        without, with_it = (_error(fitting, train, frequencies=frequencies, memory=some) for some in (False, True))
+        without, with_it = error(frequencies, False), error(frequencies, True)
         kept = _pays(with_it, without)
         reason = f"In a short trial the held-out error was {with_it:.4g} with a step of memory and {without:.4g} without: " + (
             "the world has memory." if kept else "not worth it, so the world has none."
