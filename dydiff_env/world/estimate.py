@@ -16,7 +16,7 @@ from dydiff_env.world.fit import fit_stages
 from dydiff_env.world.fit_denoiser import CHUNK
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.presets import Preset
-from dydiff_env.world.sight import SMALL, TRIAL, WAVES, trials
+from dydiff_env.world.sight import SMALL, TRIAL, WAVES, trials, untrained
 from dydiff_env.world.training import TrainingConfig, load_checkpoint
 
 STEPS = 8  # of each stage
@@ -38,6 +38,7 @@ def estimate(fit: Fitting) -> float:
         trial = copy.copy(fit)  # the data are shared
         trial.models, trial.preset, trial.folder = copy.deepcopy(fit.models), small, Path(scratch)
         trial.progress, trial.log, trial.checkpoints = False, None, False
+        trial.models.dynamics = untrained(trial)  # of the size it may come to
         training, _ = fit_stages(trial)
     left = 0.0
     if not (fit.folder / "sight.json").exists():

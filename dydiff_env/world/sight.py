@@ -57,7 +57,7 @@ def choose_sight(fitting: Fitting, train: Train) -> dict[str, Any]:
     if "memory" in record:
         chosen["memory"] = record["memory"]["kept"]
     fitting.preset = _showing(fitting, **chosen)
-    fitting.models.dynamics = _untrained(fitting)
+    fitting.models.dynamics = untrained(fitting)
     return record
 
 
@@ -100,7 +100,7 @@ def _error(fitting: Fitting, train: Train, **shown: Any) -> float:
     short = dataclasses.replace(training, steps=min(TRIAL, training.steps))
     trial.preset = dataclasses.replace(_showing(fitting, **shown, **SMALL), dynamics_training=short)
     trial.models = copy.deepcopy(fitting.models)
-    trial.models.dynamics = _untrained(trial)
+    trial.models.dynamics = untrained(trial)
     trial.log, trial.checkpoints = None, False
     return float(np.mean(train(trial)["holdout"]))
 
@@ -110,7 +110,8 @@ def _showing(fitting: Fitting, **shown: Any) -> Preset:
     return dataclasses.replace(preset, dynamics=dataclasses.replace(preset.dynamics, **shown))
 
 
-def _untrained(fitting: Fitting) -> Dynamics:
+def untrained(fitting: Fitting) -> Dynamics:
+    """The single-step model that the preset asks for, as it is before its training."""
     spec = fitting.data.spec
     with own_draws(torch.device("cpu"), fitting.seed):
         return Dynamics(spec.observation_size, spec.action_size, fitting.preset.dynamics).to(fitting.device)
