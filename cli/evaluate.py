@@ -24,6 +24,7 @@ from dydiff_env.cli.common import (
 from dydiff_env.errors import DyDiffError
 
 if TYPE_CHECKING:
+    import numpy as np
     from gymnasium.envs.registration import EnvSpec
 
     from dydiff_env.data.dataset import DatasetSpec
@@ -62,6 +63,7 @@ def evaluate(
     with reporting(debug):
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
+        from dydiff_env.evaluation.members import returns_by_member
         from dydiff_env.evaluation.ope import rank
         from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.scores import environment_of, evaluate_returns, time_limit
@@ -86,16 +88,12 @@ def evaluate(
             horizon = limit if horizon is None else horizon
         dreamt: dict[str, Episodes] | None = None
         real: dict[str, Episodes] | None = None
+        members: dict[str, np.ndarray] = {}
         if dreams:
-            dreamt = rank(
-                dreams,
-                policies,
-                episodes,
-                horizon=horizon,
-                iterations=iterations,
-                deterministic=deterministic,
-                seed=seed,
-            )
+            how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed}
+            dreamt = rank(dreams, policies, episodes, iterations=iterations, **how)
+            if dreams.models.dynamics.config.members > 1:
+                members = {name: returns_by_member(dreams, one, episodes, **how) for name, one in policies.items()}
         if where is not None:
             real = {
                 name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon)
@@ -104,9 +102,10 @@ def evaluate(
         place = f"world {world}" if dreamt else env or environment_of(spec).id
         if len(policies) == 1 and (dreamt is None or real is None):
             found = next(iter((dreamt or real or {}).values()))
-            emit({**found.document(spec), "in": place}, json)
+            asked = {"return_by_member": members[policy[0]].tolist()} if members else {}
+            emit({**found.document(spec), **asked, "in": place}, json)
             return
-        document = _ranking(dreamt, real, plot) | {
+        document = _ranking(dreamt, real, members, plot) | {
             "in": f"{place} and {env}" if dreamt and real else place,
             "episodes": episodes,
         }
@@ -114,12 +113,18 @@ def evaluate(
 
 
 def _ranking(
-    dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, plot: Path | None
+    dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, members: dict[str, np.ndarray], plot: Path | None
 ) -> dict[str, Any]:
-    """One row a policy, best first by the dream where there is one; how both agree where there are both."""
+    """One row a policy, best first by the dream where there is one; how its members agree, and how both do where there are both."""
+    from dydiff_env.evaluation.members import consensus
     from dydiff_env.evaluation.ope import agreement, plot_agreement, table
 
     document: dict[str, Any] = {"policies": table(dreamt, real)}
+    if members:
+        for row in document["policies"]:
+            row["dream_by_member"] = members[row["policy"]].tolist()
+        if len(members) > 1:
+            document["consensus"] = consensus(members)
     if dreamt and real:
         if len(real) > 1:
             document["agreement"] = asdict(agreement(dreamt, real))
@@ -130,20 +135,35 @@ def _ranking(
 
 
 def _show(document: dict[str, Any]) -> None:
+    from dydiff_env.evaluation.members import AGREED
+
     table = Table(title=f"Returns of {document['episodes']} episodes each, in {document['in']}")
     table.add_column("policy")
     places = [place for place in ("dream", "real") if f"{place}_return" in document["policies"][0]]
+    asked = "dream_by_member" in document["policies"][0]
     for place in places:
         table.add_column(place, justify="right")
         table.add_column("95 % interval", justify="right")
         table.add_column("length", justify="right")
+        if asked and place == "dream":
+            table.add_column("by members", justify="right")
     for row in document["policies"]:
         cells = [str(row["policy"])]
         for place in places:
             low, high = row[f"{place}_ci"]
             cells += [f"{row[f'{place}_return']:.1f}", f"{low:.1f} to {high:.1f}", f"{row[f'{place}_length']:.0f}"]
+            if asked and place == "dream":
+                cells.append(f"{min(row['dream_by_member']):.1f} to {max(row['dream_by_member']):.1f}")
         table.add_row(*cells)
     console.print(table)
+    if "consensus" in document:
+        alike = document["consensus"] >= AGREED
+        console.print(
+            f"Asked alone, the ensemble's members rank the policies {'alike' if alike else 'differently'} (mean rank correlation "
+            f"{document['consensus']:.2f})" + ("." if alike else ": do not go by this order."),
+            highlight=False,
+            style="" if alike else "yellow",
+        )
     if "agreement" in document:
         found = document["agreement"]
         console.print(
