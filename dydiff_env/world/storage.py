@@ -9,12 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.publish import WORLD, check_free, publish
+from dydiff_env.world.error_scale import ErrorScale
+from dydiff_env.world.models import Models
+from dydiff_env.world.presets import Preset
+from dydiff_env.world.world import World
 
 SCHEMA = 2
 """Raised whenever older folders can no longer be read."""
@@ -24,23 +31,40 @@ Built = TypeVar("Built", bound=nn.Module)
 AGAIN = "The folder is damaged or incomplete; fit the world again, or copy it whole."
 
 
-def write(path: Path, document: dict[str, Any], tensors: dict[str, Tensor], overwrite: bool) -> None:
-    """Make the folder ``path``, whole or not at all.
-
-    Raises:
-        DyDiffError: where it exists and ``overwrite`` is False.
-    """
+def save(world: World, path: Path, overwrite: bool) -> None:
+    """What :meth:`World.save` says."""
     check_free(path, overwrite, WORLD)
     partial = path.with_name(path.name + ".saving")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "world.safetensors")
-    (partial / "world.json").write_text(json.dumps({"schema": SCHEMA, **document}, indent=1))
+    save_file({k: v.detach().cpu().contiguous() for k, v in world.tensors().items()}, partial / "world.safetensors")
+    document = {"schema": SCHEMA, "spec": json.loads(world.spec.to_json()), "preset": world.preset.to_dict(), "record": world.record}
+    (partial / "world.json").write_text(json.dumps(document, indent=1))
     publish(partial, path)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What :func:`write` wrote. Use it inside :func:`readable`."""
+def load(path: Path, device: str | torch.device) -> World:
+    """What :meth:`World.load` says."""
+    with _readable(path):
+        document, tensors = _read(path)
+        spec = DatasetSpec.from_json(json.dumps(document["spec"]))
+        preset = Preset.from_dict(document["preset"])
+        weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
+        models = load_into(lambda: Models(spec, preset), weights)
+        scale = None
+        if "error_scale.slope" in tensors:
+            scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
+        edges = (tensors.get(f"normalizer.{name}") for name in ("low", "high"))  # worlds of before have none
+        normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"], *edges).to(device)
+        anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
+        before = tensors["before_bank"].numpy() if "before_bank" in tensors else None
+        record = document.get("record", {})
+        world = World(spec, preset, models.to(device), normalizer, scale, anywhere, initial, before, record)
+        _check(world)
+        return world
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     document = json.loads((path / "world.json").read_text())
     if document["schema"] != SCHEMA:
         fix = "Update dydiff-env." if document["schema"] > SCHEMA else "Fit the world again."
@@ -74,8 +98,37 @@ def load_into(build: Callable[[], Built], tensors: dict[str, Tensor]) -> Built:
     return module
 
 
+def _check(world: World) -> None:
+    """Raise ValueError where what lies beside the networks does not fit them; one step shows that they work."""
+    size = world.spec.observation_size
+    wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "normalizer": (world.normalizer.mean, (size,)),
+        "normalizer's deviations": (world.normalizer.std, (size,)),
+        "start states": (world.start_bank, (len(world.start_bank), size)),
+        "first states": (world.initial_bank, (len(world.initial_bank), size)),
+    }
+    if world.normalizer.low is not None or world.normalizer.high is not None:
+        wanted["lower edges"] = (world.normalizer.low, (size,))
+        wanted["upper edges"] = (world.normalizer.high, (size,))
+    if world.error_scale is not None:
+        wanted["error scale's intercepts"] = (world.error_scale.intercept, (world.horizon, size))
+        wanted["error scale's slopes"] = (world.error_scale.slope, (world.horizon, size))
+    if world.before_bank is not None:
+        wanted["steps before the starts"] = (world.before_bank, (len(world.start_bank), size + world.spec.action_size))
+        known = np.isfinite(world.before_bank)
+        if not (known.all(1) | np.isnan(world.before_bank).all(1)).all() or not known.any():
+            raise ValueError("the steps before the starts are neither known nor unknown")
+    for name, (values, shape) in wanted.items():
+        if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
+            raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
+    if not (world.normalizer.std > 0).all():
+        raise ValueError("a deviation is not positive")
+    nothing = torch.zeros(1, world.spec.action_size)
+    world.dream(None, world.start_bank[:1], horizon=1, iterations=0, first_actions=nothing)
+
+
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     """Turn whatever a missing or damaged folder makes of the reading into one clear error."""
     if not (path / "world.json").is_file():
         fix = "Make one with: dydiff-env fit --dataset ID --out WORLD."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,6 @@ from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.policy import Policy
-from dydiff_env.world import storage
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale, condition
 from dydiff_env.world.models import Models, action_bounds
@@ -246,34 +244,6 @@ class World:
             return states, rolled.alive
         return states, drawn[..., -1]
 
-    def _check_tensors(self) -> None:
-        """Raise ValueError where what lies beside the networks does not fit them; one step shows that they work."""
-        size = self.spec.observation_size
-        wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "normalizer": (self.normalizer.mean, (size,)),
-            "normalizer's deviations": (self.normalizer.std, (size,)),
-            "start states": (self.start_bank, (len(self.start_bank), size)),
-            "first states": (self.initial_bank, (len(self.initial_bank), size)),
-        }
-        if self.normalizer.low is not None or self.normalizer.high is not None:
-            wanted["lower edges"] = (self.normalizer.low, (size,))
-            wanted["upper edges"] = (self.normalizer.high, (size,))
-        if self.error_scale is not None:
-            wanted["error scale's intercepts"] = (self.error_scale.intercept, (self.horizon, size))
-            wanted["error scale's slopes"] = (self.error_scale.slope, (self.horizon, size))
-        if self.before_bank is not None:
-            wanted["steps before the starts"] = (self.before_bank, (len(self.start_bank), size + self.spec.action_size))
-            known = np.isfinite(self.before_bank)
-            if not (known.all(1) | np.isnan(self.before_bank).all(1)).all() or not known.any():
-                raise ValueError("the steps before the starts are neither known nor unknown")
-        for name, (values, shape) in wanted.items():
-            if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
-                raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")
-        if not (self.normalizer.std > 0).all():
-            raise ValueError("a deviation is not positive")
-        nothing = torch.zeros(1, self.spec.action_size)
-        self.dream(None, self.start_bank[:1], horizon=1, iterations=0, first_actions=nothing)
-
     def check_width(self, what: str, rows: Tensor, size: int) -> None:
         """Make sure that ``rows`` are (B, size).
 
@@ -313,12 +283,9 @@ class World:
         Raises:
             DyDiffError: where ``path`` exists and ``overwrite`` is False.
         """
-        document = {
-            "spec": json.loads(self.spec.to_json()),
-            "preset": self.preset.to_dict(),
-            "record": self.record,
-        }
-        storage.write(Path(path).expanduser(), document, self.tensors(), overwrite)
+        from dydiff_env.world import storage  # it makes Worlds, so it stands above this file
+
+        storage.save(self, Path(path).expanduser(), overwrite)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> World:
@@ -327,21 +294,6 @@ class World:
         Raises:
             DyDiffError: where the folder is missing, incomplete, damaged, or of another schema.
         """
-        folder = Path(path).expanduser()
-        with storage.readable(folder):
-            document, tensors = storage.read(folder)
-            spec = DatasetSpec.from_json(json.dumps(document["spec"]))
-            preset = Preset.from_dict(document["preset"])
-            weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
-            models = storage.load_into(lambda: Models(spec, preset), weights)
-            scale = None
-            if "error_scale.slope" in tensors:
-                scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
-            edges = (tensors.get(f"normalizer.{name}") for name in ("low", "high"))  # worlds of before have none
-            normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"], *edges).to(device)
-            anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
-            before = tensors["before_bank"].numpy() if "before_bank" in tensors else None
-            record = document.get("record", {})
-            world = cls(spec, preset, models.to(device), normalizer, scale, anywhere, initial, before, record)
-            world._check_tensors()
-            return world
+        from dydiff_env.world import storage  # it makes Worlds, so it stands above this file
+
+        return storage.load(Path(path).expanduser(), device)
