@@ -1,11 +1,12 @@
 """What the single-step model has from each thing that is done for it: ensembles trained with and without, otherwise alike.
 
-    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|waves|loss|memory|training] [--steps 4500] \
-        [--members 4] [--starts 256] [--returns policies.json] [--out benchmarks/results/NAME.json]
+    python benchmarks/single_step.py DATASET --world WORLD --policies POLICY… [--vary sight|waves|loss|hard|memory|training] \
+        [--steps 4500] [--members 4] [--starts 256] [--seed 0] [--returns policies.json] [--out benchmarks/results/NAME.json]
 
-``--vary sight``: waves and hard examples. ``--vary waves``: how many. ``--vary loss``: the β of the β-NLL. ``--vary memory``: one step
-of it; ``sight`` and ``training`` are without, in ``waves`` and ``loss`` WORLD says. ``--vary training``: the optimizer, and rollouts.
-AdamW has 8/3 of the steps, of half the batch, which takes it about as long.
+``--vary sight``: waves and hard examples. ``--vary waves``: how many. ``--vary loss``: the β of the β-NLL. ``--vary hard``: the share
+of hard examples, with waves up to 1. ``--vary memory``: one step of it; ``sight`` and ``training`` are without, in ``waves``, ``loss`` and
+``hard`` WORLD says. ``--vary training``: the optimizer, and rollouts. AdamW has 8/3 of the steps, of half the batch, which takes it about
+as long.
 Each is put into WORLD, whose other models stay, and asked for single-step dreams (M = 0): their squared error against the
 simulator, and in a maze the share that stays out of the walls. Held out: squared error in units of the change's variance, along the
 preset's rollouts. With ``--returns`` (what `make_policies.py` wrote), whole episodes of all its policies are dreamt as well: how well
@@ -55,6 +56,7 @@ VARIANTS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {  # cha
     },
     "memory": {"without": ({}, {}), "with": ({"memory": True}, {})},
     "loss": {f"β {beta}": ({"beta": beta}, {}) for beta in (1.0, 0.5, 0.25, 0.0)},
+    "hard": {f"hard {share}": ({"hard": share, "frequencies": WAVES[1]}, {}) for share in (0.5, 0.25, 0.0)},
     "waves": {f"up to {max(some, default=0)}": ({"frequencies": some}, {}) for some in WAVES},
 }
 
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--starts", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -91,14 +94,14 @@ def main() -> None:
     found: dict[str, Any] = {}
     for variant, (of_model, of_training) in VARIANTS[arguments.vary].items():
         ensemble = {"members": arguments.members, "elites": min(4, arguments.members), "frequencies": WAVES[-1], "memory": False}
-        if arguments.vary in ("loss", "waves"):
+        if arguments.vary in ("loss", "waves", "hard"):
             ensemble["memory"] = world.preset.dynamics.memory
         dynamics = replace(FAST.dynamics, **(ensemble | of_model))
         steps = arguments.steps * 8 // 3 if "optimizer" in of_training else arguments.steps
         training = replace(FAST.dynamics_training, steps=steps, **of_training)
         preset = replace(FAST, dynamics=dynamics, dynamics_training=training)
         with tempfile.TemporaryDirectory() as folder, fast_products(torch.device("cpu")):
-            fitting = Fitting(data, preset, 0, Path(folder), torch.device("cpu"))
+            fitting = Fitting(data, preset, arguments.seed, Path(folder), torch.device("cpu"))
             record = fit_dynamics(fitting)
         world.models.dynamics = fitting.models.dynamics.eval().requires_grad_(False)
         row: dict[str, Any] = {"held_out": float(np.mean(record["holdout"])), "seconds": record["seconds"]}
@@ -115,7 +118,8 @@ def main() -> None:
     if arguments.out:
         command = (
             f"python benchmarks/single_step.py {Path(arguments.dataset).name} --world WORLD --policies POLICY… "
-            f"--vary {arguments.vary} --steps {arguments.steps} --members {arguments.members} --starts {arguments.starts}"
+            f"--vary {arguments.vary} --steps {arguments.steps} --members {arguments.members} "
+            f"--starts {arguments.starts} --seed {arguments.seed}"
             + (" --returns policies.json" if arguments.returns else "")
         )
         arguments.out.write_text(json.dumps({"command": command, "variants": found}, indent=1) + "\n")
