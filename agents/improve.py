@@ -15,15 +15,14 @@ from typing import Any
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.checkpoint import read_checkpoint
-from dydiff_env.agents.judge import LONGEST, Sceptic, best_path
+from dydiff_env.agents.judge import Sceptic, best_path
 from dydiff_env.agents.svg import SVG, SVGConfig
 from dydiff_env.agents.trainer import Schedule, train
-from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import time_limit
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.progress import announce, summary_writer
-from dydiff_env.world.world import World
+from dydiff_env.world.world import LONGEST, World
 
 
 def improve(
@@ -51,7 +50,7 @@ def improve(
         world: where to practise.
         out: the checkpoint.
         config: of the learning.
-        episode: longest episode, steps; the environment's own limit when None, at most 1 000.
+        episode: longest episode, steps; when None the environment's own limit, else the longest logged; at most 1 000.
         seed: of every draw.
         named: what the checkpoints call the world; ``export`` finds it there.
         schedule: when to judge; every 5 rounds when None.
@@ -70,8 +69,7 @@ def improve(
     """
     out, world_spec = Path(out).expanduser(), world.spec
     if episode is None:
-        limit = environment_spec(world_spec.env_spec).max_episode_steps if world_spec.env_spec else None
-        episode = min(int(limit or LONGEST), LONGEST)
+        episode = min(world.episode_limit or LONGEST, LONGEST)
     config = config or SVGConfig()
     config = replace(config, episode=episode, length=min(config.length, episode))
     judge = Sceptic(world, episode)

@@ -25,9 +25,7 @@ from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
 from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world.imagine import imagine
-from dydiff_env.world.world import World
-
-LONGEST = 1000  # steps of a dreamt episode, where neither the environment nor the log ends them sooner
+from dydiff_env.world.world import LONGEST, World
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def evaluate(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many, of each policy.")] = 10,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help="Longest episode, steps; the environment's own limit by default.")
+        int | None,
+        typer.Option(min=1, help="Longest episode, steps; default: the environment's limit, or in dreams the longest logged."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     deterministic: Annotated[

@@ -36,7 +36,8 @@ def improve(
         float, typer.Option(min=0.0, help="How much the world's uncertainty costs; more keeps nearer to what was logged.")
     ] = 1.0,
     episode: Annotated[
-        int | None, typer.Option(min=1, help="Longest dreamt episode; the environment's own limit by default, at most 1000.")
+        int | None,
+        typer.Option(min=1, help="Longest dreamt episode; default: the environment's limit, else the longest logged; at most 1000."),
     ] = None,
     env_eval: EnvEval = False,
     env: Env = None,

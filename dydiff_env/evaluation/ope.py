@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.picture import picture
-from dydiff_env.evaluation.scores import Episodes, environment_of
+from dydiff_env.evaluation.scores import Episodes
 from dydiff_env.policies.draws import stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.world import World
@@ -52,7 +51,7 @@ def dream_returns(
         world: what is dreamt in.
         policy: of the world's spaces.
         episodes: how many.
-        horizon: the longest episode; None for the source environment's own limit.
+        horizon: the longest episode; None for the world's own (:attr:`World.episode_limit`).
         iterations: refinements M; None for the world's own, 0 for the single-step model alone.
         deterministic: the policy's mode.
         seed: of the starts and draws; the same for all policies, so that they are compared on the same starts.
@@ -60,7 +59,7 @@ def dream_returns(
     Returns:
         Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
     """
-    horizon = episode_limit(world.spec) if horizon is None else horizon
+    horizon = episode_limit(world) if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
     refined = (world.iterations if iterations is None else iterations) > 0
     trust = world.trust_in(policy) if refined else None
@@ -171,18 +170,15 @@ def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float
     return float(a @ b / norm) if norm > 0 else 0.0
 
 
-def episode_limit(spec: DatasetSpec) -> int:
-    """How long an episode of the source environment may be.
+def episode_limit(world: World) -> int:
+    """How long an episode may be.
 
     Raises:
-        DyDiffError: where the dataset does not say.
+        DyDiffError: where the world does not know: neither environment nor log told it when it was fitted.
     """
-    limit = environment_of(spec).max_episode_steps if spec.env_spec else None
-    if limit is None:
-        raise DyDiffError(
-            f"{spec.dataset_id} does not say how long an episode may be.", "Pass horizon (--horizon)."
-        )
-    return int(limit)
+    if world.episode_limit is None:
+        raise DyDiffError(f"The world of {world.spec.dataset_id} does not know how long an episode is.", "Pass horizon (--horizon).")
+    return world.episode_limit
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

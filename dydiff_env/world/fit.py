@@ -125,6 +125,7 @@ def fit_world(fitting: Fitting) -> World:
             "fingerprint": data.spec.fingerprint,
             "episodes": len(data),
             "transitions": data.transitions,
+            "longest": int(data.lengths.max()),
         },
         "seed": fitting.seed,
     }

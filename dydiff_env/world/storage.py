@@ -118,6 +118,9 @@ def _check(world: World) -> None:
         known = np.isfinite(world.before_bank)
         if not (known.all(1) | np.isnan(world.before_bank).all(1)).all() or not known.any():
             raise ValueError("the steps before the starts are neither known nor unknown")
+    longest = world.record.get("dataset", {}).get("longest", 1)
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"the longest episode has {longest!r} steps")
     for name, (values, shape) in wanted.items():
         if tuple(values.shape) != shape or not len(values) or str(values.dtype).split(".")[-1] != "float32":
             raise ValueError(f"the {name} have shape {tuple(values.shape)}, not {shape}")

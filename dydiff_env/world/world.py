@@ -15,6 +15,7 @@ from torch import Tensor
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.minari_io import Source
 from dydiff_env.data.normalizer import Normalizer
+from dydiff_env.data.simulator import environment_spec
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.policy import Policy
@@ -26,6 +27,8 @@ from dydiff_env.world.presets import Preset
 from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.sampler import sample
 from dydiff_env.world.trust import Trust
+
+LONGEST = 1000  # steps: the longest that an episode is dreamt where only the log says how long one is
 
 
 def _drawn(bank: int, n: int, seed: int) -> np.ndarray:
@@ -90,6 +93,13 @@ class World:
     def iterations(self) -> int:
         """M, how often a dream is refined unless the caller says otherwise."""
         return self.preset.refinement.iterations
+
+    @property
+    def episode_limit(self) -> int | None:
+        """Steps of the longest episode, by the environment, else by the log (but 1 000 at most); None where neither is known."""
+        limit = environment_spec(self.spec.env_spec).max_episode_steps if self.spec.env_spec else None
+        logged = self.record.get("dataset", {}).get("longest")
+        return limit or (logged and min(logged, LONGEST))
 
     @property
     def anchored(self) -> bool:
