@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
+from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
@@ -66,8 +68,8 @@ class Run:
     device: str = "cpu"
     resume: bool = False
 
-    def carry_out(self, progress: bool = False) -> dict[str, Any]:
-        """Train, and return ``train``'s document.
+    def prepare(self) -> tuple[Agent, Replay, Judge | None, str | EnvSpec | None]:
+        """All that training needs: the agent, its data, who judges it, and the environment to evaluate in. Nothing is written.
 
         Raises:
             DyDiffError: for an unknown algorithm, unreadable data, or a checkpoint of another run.
@@ -95,9 +97,17 @@ class Run:
         replay = Replay(data, synthetic, real_ratio=self.real_ratio, device=self.device)
         judged = self.dream_eval and (self.world or agent.judged)  # named now, or by the run that goes on
         judge = Judge.of(World.load(str(agent.world), self.device), data) if judged else None
-        if not agent.updates:  # a kill before the first checkpoint would have --resume go on with the run that was replaced
-            for stale in self.files:
-                stale.unlink(missing_ok=True)
+        return agent, replay, judge, env
+
+    def carry_out(self, progress: bool = False) -> dict[str, Any]:
+        """Train, and return ``train``'s document.
+
+        Raises:
+            DyDiffError: what :meth:`prepare` raises.
+        """
+        agent, replay, judge, env = self.prepare()
+        if not agent.updates:
+            self.make_room()
         return train(
             agent,
             replay,
@@ -109,6 +119,11 @@ class Run:
             tensorboard=self.tensorboard,
             progress=progress,
         )
+
+    def make_room(self) -> None:
+        """Delete the run that is replaced: a kill before the first checkpoint would have ``resume`` go on with that one."""
+        for stale in self.files:
+            stale.unlink(missing_ok=True)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -148,6 +163,10 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
     threads = max(1, torch.get_num_threads() // workers)
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     since = 0.0 if run.resume else time.time()
+    if not run.resume:  # before the first begins, as the last begins when another has ended; but not for a run that cannot begin
+        run.prepare()
+        for one in runs:
+            one.make_room()
     with (
         progress_bar(f"train {run.algorithm} × {len(runs)}", run.steps * len(runs), progress) as advance,
         ProcessPoolExecutor(workers, context, torch.set_num_threads, (threads,)) as pool,

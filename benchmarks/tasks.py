@@ -3,8 +3,8 @@
     python benchmarks/tasks.py Reacher-v5 --steps 200000 --out FOLDER [--algorithm ppo] [--table benchmarks/results/tasks.json]
 
 A row a task: what the log holds, how long `fit --preset quick` takes, its errors held out, how dreams rank eight policies (their real
-returns are asked of the environment), and what `improve` makes of the log's medium policy (real returns, afterwards). Steps that have
-been done are not done again.
+returns are asked of the environment) and whether the ensemble's members agree on it, and what `improve` makes of the log's medium policy
+(real returns, afterwards). Steps that have been done are not done again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
         "iterations": record["refinement"]["iterations"],
         "r2": record["training"]["reward"]["r2"],
         "termination": [ends[name] for name in ("precision", "recall") if name in ends],
-        "ranking": ranked["agreement"],
+        "ranking": {**ranked["agreement"], "consensus": ranked["consensus"]},
         "improve": {"policy": real["medium.pt"], "chosen": real[Path(better["best_checkpoint"]).name], "last": real[improved.name],
                     "dreamt_policy": better["dream_return_before"], "dreamt_chosen": better["best_return"]},
     }  # fmt: skip

@@ -66,13 +66,12 @@ def evaluate(
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
         from dydiff_env.evaluation.members import returns_by_member
         from dydiff_env.evaluation.ope import rank
-        from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.scores import environment_of, evaluate_returns, time_limit
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
         if plot:
-            picture(1, 1)  # what is missing is missed before minutes of evaluating
+            _check_plot(plot)  # what is missing is missed before minutes of evaluating
         target = pick_device(device)
         dreams = World.load(world, target) if world else None
         spec = dreams.spec if dreams else _spec(policy, env)
@@ -85,8 +84,7 @@ def evaluate(
             own = environment_of(spec) if spec.env_spec else None
             # The data's own environment is made as it was there, its options included.
             where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
-            limit = time_limit(where)
-            horizon = limit if horizon is None else horizon
+            horizon = time_limit(where) if horizon is None else horizon
         dreamt: dict[str, Episodes] | None = None
         real: dict[str, Episodes] | None = None
         members: dict[str, np.ndarray] = {}
@@ -174,6 +172,16 @@ def _show(document: dict[str, Any]) -> None:
         )
     if "plot" in document:
         console.print(f"Plot: [bold]{document['plot']}[/]", soft_wrap=True)
+
+
+def _check_plot(path: Path) -> None:
+    from dydiff_env.evaluation.picture import picture
+
+    known = picture(1, 1)[0].canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise DyDiffError(f"{path} would be a picture of no known kind.", f"End its name in .{', .'.join(sorted(known))}.", usage=True)
+    if not path.expanduser().parent.is_dir():
+        raise DyDiffError(f"There is no folder {path.parent}.", "Make it first, or put the plot elsewhere.", usage=True)
 
 
 def _spec(policies: list[str], env: str | None) -> DatasetSpec:

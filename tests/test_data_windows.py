@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.windows import gather, window_starts
 from dydiff_env.world.batches import Batches
+from dydiff_env.world.rollout import BOUND
 
 SPEC = DatasetSpec(gym.spaces.Box(-1e9, 1e9, (2,), np.float32), gym.spaces.Box(-1e9, 1e9, (1,), np.float32))
 
@@ -81,3 +83,11 @@ def test_statistics_do_not_depend_on_the_block(monkeypatch):
     normalizer = Normalizer.fit(rows)
     np.testing.assert_allclose(normalizer.mean, rows.mean(0, dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(normalizer.std, rows.std(0, dtype=np.float64), rtol=1e-3)
+
+
+def test_what_a_rare_sensor_says_lies_within_what_rollouts_can_show() -> None:
+    values = np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
+    values[:, 1] = 0
+    values[[17, 3000], 1] = 1  # 50 deviations away
+    normalized = Normalizer.fit(values).normalize(torch.from_numpy(values))
+    assert normalized.abs().amax(0)[1] == pytest.approx(BOUND, rel=1e-4) and normalized[:, 0].std() == pytest.approx(1, rel=1e-3)

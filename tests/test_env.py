@@ -499,3 +499,17 @@ def test_a_closed_environment_is_not_drawn(tiny_world, batched: bool) -> None:
     env.close()
     with pytest.raises(ClosedEnvironmentError):
         env.render()
+
+
+def test_a_start_of_ones_own_keeps_a_row_its_single_environment(tiny_world) -> None:
+    batch, singles = make_vec(tiny_world, 2, policy=Push(), horizon=6), [make(tiny_world, policy=Push(), horizon=6) for _ in range(2)]
+    batch.reset(seed=7)
+    for i, one in enumerate(singles):
+        one.reset(seed=7 + i)
+    batch.reset(options={"reset_mask": np.array([True, False])})  # imagines the other row's next dream ahead
+    singles[0].reset()
+    start = tiny_world.sample_starts(1)[0]
+    batch.reset(options={"observation": np.stack([start, start])})
+    for one in singles:
+        one.reset(options={"observation": start})
+    np.testing.assert_array_equal(batch.reset()[0], np.stack([one.reset()[0] for one in singles]))

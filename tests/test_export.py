@@ -19,6 +19,7 @@ from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
+from dydiff_env.synthesis import workers as pools
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.rounds import RoundOptions, cut_uncertain
 
@@ -257,3 +258,12 @@ def test_without_a_filter_everything_is_kept(tiny_world: Any, linear_policy: Pat
 def test_a_policy_that_other_processes_cannot_have_is_named(tiny_world, tmp_path):
     with pytest.raises(DyDiffError, match="cannot be sent"):
         export(tiny_world, lambda rows: torch.zeros(len(rows), 3), tmp_path / "syn", batch=8, trajectories=30, horizon=2, workers=2)
+
+
+def test_a_worker_does_not_roll_out_a_policy_that_has_changed(tiny_world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pools, "_synthesizer", pools.Sources(tiny_world, "random").open().synthesizer)
+    options = RoundOptions(horizon=4, batch=8, trajectories=8)
+    policy = pools._policy_of(pools._synthesizer)
+    assert len(pools._run(policy, options, 0)[0].lengths)
+    with pytest.raises(DyDiffError, match="has changed"):
+        pools._run("another", options, 0)

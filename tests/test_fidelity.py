@@ -52,6 +52,14 @@ def test_held_out_record_names_bounds_and_calibration(tiny_world):
     assert 0 <= record["calibration"]["within_1"] <= record["calibration"]["within_2"] <= 1
 
 
+def test_the_record_tells_what_uncertainty_is_usual(tiny_world):
+    usual = tiny_world.record["fidelity"]["uncertainty"]
+    assert list(usual) == ["0.5", "0.9", "0.99"] and 0 < usual["0.5"] < usual["0.9"] < usual["0.99"]
+    dreamt = tiny_world.dream(load_policy("random", tiny_world.spec), tiny_world.sample_starts(64), iterations=0)
+    along = np.concatenate([row[:length] for row, length in zip(dreamt.uncertainties, dreamt.lengths, strict=True)])
+    assert usual["0.5"] / 30 < np.median(along) < usual["0.5"] * 30  # in the units that dreams tell theirs in
+
+
 def test_mazes_tell_the_legal_share_and_one_call_has_no_spread():
     world = World.load(WORLD)
     simulator = Simulator(world.spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -108,3 +109,25 @@ def test_the_command_ranks_policies_and_compares_with_reality(tiny_world_path, t
     assert (tmp_path / "ope.png").stat().st_size > 1000
     real = run(*several, "--env", "Hopper-v5")
     assert all("real_length" in row and "dream_return" not in row for row in real["policies"])
+
+
+def test_an_interval_knows_that_one_start_can_end_in_many_ways() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    low, high = Episodes(values, np.ones(100), np.zeros(100, int)).interval()
+    free = Episodes(values, np.ones(100)).interval()
+    assert low < values.mean() < high and high - low == pytest.approx(free[1] - free[0], rel=0.2)
+
+
+@pytest.mark.parametrize("name, said", [("x.abc", "picture of no known kind"), ("nowhere/x.png", "no folder")])
+def test_a_plot_that_cannot_be_drawn_is_refused_before_the_work(tiny_world_path, tmp_path, name: str, said: str) -> None:
+    words = ["evaluate", "--policy", "random", "--world", tiny_world_path, "--env", "Hopper-v5", "--plot", tmp_path / name]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 2 and said in result.stderr
+
+
+def test_an_environment_without_a_limit_is_evaluated_for_a_horizon() -> None:
+    gym.register("Endless-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv")
+    words = ["evaluate", "--policy", "random", "--env", "Endless-v0", "--episodes", "2", "--json"]
+    assert CliRunner().invoke(app, words).exit_code == 1
+    result = CliRunner().invoke(app, [*words, "--horizon", "5"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["length_mean"] == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import pickle
 from pathlib import Path
 
@@ -359,3 +360,37 @@ def test_an_agent_acts_within_the_bounds_it_is_loaded_for(tmp_path: Path) -> Non
     actions = policy.act(1e3 * torch.randn(64, SPEC.observation_size))
     assert float(actions.abs().max()) <= float(SPEC.action_space.high.max()) and policy.clipped > 0
     assert load_policy(tmp_path / "wide.pt").act(1e3 * torch.randn(64, SPEC.observation_size)).abs().max() > 1
+
+
+GAIN = 1.0
+
+
+def with_a_global(rows: torch.Tensor) -> torch.Tensor:
+    return GAIN * rows[:, :2]
+
+
+def test_what_a_function_holds_is_part_of_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DatasetSpec(gym.spaces.Box(-1, 1, (4,), np.float32), gym.spaces.Box(-1, 1, (2,), np.float32))
+
+    def push(value: float):
+        return lambda rows: torch.full((len(rows), 2), value)
+
+    def default(value: float):
+        def act(rows: torch.Tensor, deterministic: bool = True, *, to: float = value) -> torch.Tensor:
+            return torch.full((len(rows), 2), to)
+
+        return act
+
+    class Table:
+        def __init__(self, value: float) -> None:
+            self.rows = {"gains": [np.full(2, value)]}
+
+        def act(self, observations: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
+            return torch.as_tensor(np.tile(self.rows["gains"][0], (len(observations), 1)))
+
+    for make in (push, default, Table, lambda value: functools.partial(lambda value, rows: push(value)(rows), value)):
+        first, again, other = (as_policy(make(value), spec).fingerprint for value in (0.5, 0.5, -0.5))
+        assert first == again != other
+    before = as_policy(with_a_global, spec).fingerprint
+    monkeypatch.setitem(globals(), "GAIN", 2.0)
+    assert as_policy(with_a_global, spec).fingerprint != before

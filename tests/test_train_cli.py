@@ -18,7 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dydiff_env.agents import BC, Replay, Run, Schedule, load_agent, train
+from dydiff_env.agents import BC, Replay, Run, Schedule, load_agent, train, train_seeds
 from dydiff_env.cli.app import app
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
@@ -316,3 +316,21 @@ def test_the_seed_decides_what_a_policy_draws(hopper_dataset):
 def test_scores_need_an_expert_better_than_random(low, high, hopper_dataset):
     spec = replace(hopper_dataset.spec, ref_min_score=low, ref_max_score=high)
     assert normalized_scores(np.ones(3), spec) is None
+
+
+def test_old_seeds_make_room_before_the_first_begins_and_for_no_run_that_cannot(hopper_folder, tmp_path, monkeypatch):
+    run = Run("bc", str(hopper_folder), tmp_path / "a.pt", steps=1)
+    olds = [one.out for one in map(run.under, (0, 1, 2))]
+    for old in olds:
+        old.write_text("old")
+    with pytest.raises(DyDiffError):
+        train_seeds(replace(run, dataset=str(tmp_path / "nowhere")), [0, 1, 2])
+    assert all(old.exists() for old in olds)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dydiff_env.agents.seeds.ProcessPoolExecutor", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_seeds(run, [0, 1, 2])
+    assert not any(old.exists() for old in olds)  # --resume would have gone on with them

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
+from dydiff_env.policies import as_policy
 from dydiff_env.policies.draws import stream
 from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world import dream as dreams
@@ -34,6 +35,7 @@ from dydiff_env.world.presets import FAST, PAPER, PRESETS, TINY, Preset
 from dydiff_env.world.refine import in_place, refine, refinements
 from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.termination import TerminationConfig, TerminationModel
+from dydiff_env.world.training import _keep_best
 from dydiff_env.world.transformer import CausalTransformer, TransformerConfig
 from dydiff_env.world.trust import ASTRAY, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.unet import TemporalUNet, UNetConfig
@@ -498,3 +500,39 @@ def test_an_unfinished_fit_of_other_settings_is_gone_on_with_or_overwritten(hopp
     World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     assert repr(World.load(tmp_path / "world")).count("\n") == 0
+
+
+class Draws:
+    """Acts at random, whatever it is told."""
+
+    def act(self, observations: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
+        return torch.rand(len(observations), 3) - 0.5
+
+
+def test_a_policy_that_always_draws_meets_the_same_draws_in_every_pass(tiny_world) -> None:
+    """Refinement goes over a rollout again: with other draws, states would follow other actions than those stored."""
+    starts = tiny_world.sample_starts(16)
+    told = [tiny_world.dream(Draws(), starts, 20, 1, deterministic=mode, trust=1.0, seed=5) for mode in (True, False)]
+    for name in ("observations", "actions", "rewards"):
+        np.testing.assert_array_equal(getattr(told[0], name), getattr(told[1], name))
+
+
+def test_draws_that_no_seed_reaches_cannot_be_refined(tiny_world) -> None:
+    rng, starts = np.random.default_rng(0), tiny_world.sample_starts(4)
+    policy = as_policy(lambda rows: torch.as_tensor(rng.uniform(-1, 1, (len(rows), 3))), tiny_world.spec)
+    for deterministic in (True, False):
+        with pytest.raises(DyDiffError, match="iterations 0"):
+            tiny_world.dream(policy, starts, 8, 1, deterministic=deterministic)
+    assert tiny_world.dream(policy, starts, 8, 0).lengths.min() >= 1
+
+
+def test_a_world_none_of_whose_starts_had_a_step_before_is_read_back(tiny_world, tmp_path) -> None:
+    replace(tiny_world, before_bank=np.full_like(tiny_world.before_bank, np.nan)).save(tmp_path / "world")
+    assert np.isnan(World.load(tmp_path / "world").sample_before(5)).all()
+
+
+def test_a_loss_that_is_no_number_spoils_only_its_look() -> None:
+    module, kept, state = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), {"best": [], "stale": 0}
+    for losses in ([torch.nan, 3.0], [2.0, torch.nan], [1.0, 2.0]):
+        _keep_best(state, module, kept, torch.tensor(losses), None)
+    assert state["best"] == [1.0, 2.0]

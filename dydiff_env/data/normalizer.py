@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FARTHEST = 30.0  # standard deviations within which every logged value lies
+
 
 @dataclass(frozen=True)
 class Normalizer:
@@ -29,20 +31,24 @@ class Normalizer:
     def fit(array: np.ndarray, floor: float = 1e-6) -> Normalizer:
         """Mean and standard deviation of rows, in blocks, so that a memory-mapped array stays on disk.
 
+        A sensor that hardly ever answers has a deviation far smaller than what it then says, and rollouts are cut off at ``FARTHEST``
+        deviations: its deviation counts as so much larger that every logged value stays within.
+
         Args:
             array: (rows, D).
             floor: a dimension with a smaller standard deviation is constant; it is centred and left unscaled.
         """
         # Summing around a first guess keeps small deviations from drowning in large means.
         centre = np.asarray(array[:65536], np.float64).mean(0)
-        total, squares = np.zeros_like(centre), np.zeros_like(centre)
+        total, squares, least, most = np.zeros((4, *centre.shape))
         for i in range(0, len(array), 65536):
             block = np.asarray(array[i:i + 65536], np.float64) - centre
             total += block.sum(0)
             squares += (block**2).sum(0)
+            least, most = np.minimum(least, block.min(0)), np.maximum(most, block.max(0))
         shift = total / len(array)
         std = np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
-        std = np.where(std < floor, 1.0, std)
+        std = np.where(std < floor, 1.0, np.maximum(std, np.maximum(most - shift, shift - least) / FARTHEST))
         return Normalizer(torch.from_numpy(centre + shift).float(), torch.from_numpy(std).float())
 
     def normalize(self, values: Tensor) -> Tensor:

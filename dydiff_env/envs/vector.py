@@ -86,7 +86,9 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self._seed(seed, rows)
         if options is not None and "observation" in options:
             starts = flat_starts(self.single_observation_space, options["observation"], self.num_envs)
-            self.dreams.begin(rows, starts[rows], self._episode_seeds(rows))
+            # A number that was drawn ahead is the next episode's, wherever that starts.
+            seeds = [int(self.dreams.next_seeds[row]) if self.dreams.prepared[row] else self._episode_seed(int(row)) for row in rows]
+            self.dreams.begin(rows, starts[rows], seeds)
             self._clear(rows)
         else:
             self._begin(rows)
@@ -153,16 +155,16 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             fresh = (
                 np.flatnonzero(~self.dreams.prepared) if self._begun else rows[~self.dreams.prepared[rows]]
             )
-            seeds = self._episode_seeds(fresh)
+            seeds = [self._episode_seed(int(row)) for row in fresh]
             starts = np.concatenate([self.world.sample_starts(1, seed, self.start) for seed in seeds])
             before = np.concatenate([self.world.sample_before(1, seed, self.start) for seed in seeds])
             self.dreams.prepare(fresh, starts, seeds, before)
         self.dreams.begin_prepared(rows)
         self._clear(rows)
 
-    def _episode_seeds(self, rows: np.ndarray) -> list[int]:
-        """A number an episode, of each row's own drawing: where it starts and when it ends follows from it."""
-        return [int(self._generators[row].integers(2**31)) for row in rows]
+    def _episode_seed(self, row: int) -> int:
+        """A number for an episode, of the row's own drawing: where it starts and when it ends follows from it."""
+        return int(self._generators[row].integers(2**31))
 
     def _clear(self, rows: np.ndarray) -> None:
         """Start the pictures of new dreams."""

@@ -33,11 +33,19 @@ class Episodes:
     starts: np.ndarray | None = None
 
     def interval(self) -> tuple[float, float]:
-        """The mean return's 95 % bootstrap interval over starts: episodes of one start may be copies, and are redrawn together."""
+        """The mean return's 95 % bootstrap interval: starts are redrawn, and of each start its episodes, which may be copies."""
         if self.starts is None:
             return bootstrap_interval(self.returns)
-        sums = np.stack([np.bincount(self.starts, self.returns), np.bincount(self.starts)], 1)
-        return bootstrap_interval(sums, statistic=lambda rows: rows[:, 0].sum() / rows[:, 1].sum())
+        rng, order = np.random.default_rng(1), np.argsort(self.starts, kind="stable")
+        returns, counts = self.returns[order], np.bincount(self.starts)
+        begins = np.cumsum(counts) - counts
+
+        def mean(starts: np.ndarray) -> float:
+            many = counts[starts]
+            some = np.repeat(begins[starts], many) + (rng.random(many.sum()) * np.repeat(many, many)).astype(int)
+            return float(returns[some].mean())
+
+        return bootstrap_interval(np.flatnonzero(counts), statistic=mean)
 
     def document(self, spec: DatasetSpec | None = None) -> dict[str, object]:
         """The JSON document of ``dydiff-env evaluate``, with a normalised score where ``spec`` can tell."""

@@ -46,3 +46,13 @@ def draws_always(policy: Policy, observations: Tensor) -> bool:
     with own_draws(observations.device):
         first, second = (torch.as_tensor(policy.act(observations)) for _ in range(2))
     return not torch.equal(first, second)
+
+
+def follows_seeds(policy: Policy, observations: Tensor, deterministic: bool) -> bool:
+    """Whether torch's seed decides what a policy draws, so that a rollout can be gone over again; ``observations`` as above."""
+    actions = []
+    with own_draws(observations.device):
+        for _ in range(2):
+            seed_draws(observations.device, 0)
+            actions.append(torch.as_tensor(policy.act(observations, deterministic)))
+    return torch.equal(*actions)

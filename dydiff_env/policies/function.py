@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dydiff_env.data.flattening import canonical, unflatten_batch
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.sb3 import SB3Policy
+
+DEEPEST = 12  # levels of things held by things that a fingerprint looks into
 
 
 class FunctionPolicy:
@@ -82,20 +87,70 @@ def load(name: str) -> Any:
 
 
 def fingerprint(target: Any) -> str:
-    """A digest of the object's source where Python can find it, else of its name, and of the weights it holds."""
-    thing = target if inspect.isroutine(target) else type(target)
-    try:
-        text = inspect.getsource(thing)
-    except (OSError, TypeError):
-        text = f"{thing.__module__}.{thing.__qualname__}"
-    digest = hashlib.sha256(text.encode())
-    for holder in (target, getattr(target, "policy", None)):  # a module, or what an SB3 algorithm acts with
-        if isinstance(holder, nn.Module):
-            for name, value in holder.state_dict().items():
-                if isinstance(value, Tensor):
-                    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy knows no bfloat16
-                    digest.update(name.encode() + plain.numpy().tobytes())
+    """A digest of the object's source where Python can find it, else of its name, and of the weights, values and functions it holds."""
+    digest = hashlib.sha256()
+    _digest(target, digest, set(), DEEPEST)
     return digest.hexdigest()
+
+
+def _digest(value: Any, digest: hashlib._Hash, seen: set[int], depth: int) -> None:
+    """Add what decides how a value acts: of plain values all, of other objects the class, and what they hold in turn."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        digest.update(f"{type(value).__name__}:{value!r};".encode())
+        return
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: Any = ()
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy knows no bfloat16
+        digest.update(f"{tuple(value.shape)}{value.dtype}".encode() + plain.numpy().tobytes())
+    elif isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
+        digest.update(f"{value.shape}{value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, nn.Module):
+        digest.update(_source(type(value)))
+        plain_values = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str))}
+        parts = (value.state_dict(), plain_values, [type(part).__name__ for part in value.modules()])
+    elif isinstance(value, Mapping):
+        parts = [*value.items()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+    elif isinstance(value, functools.partial):
+        parts = (value.func, value.args, value.keywords)
+    elif inspect.ismethod(value):
+        parts = (value.__func__, value.__self__)
+    elif inspect.isroutine(value):
+        digest.update(_source(value))
+        parts = (getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None), _named(value))
+    elif not inspect.isclass(value) and not inspect.ismodule(value):
+        digest.update(_source(type(value)))
+        algorithm = getattr(value, "policy", None)  # what an SB3 algorithm acts with; it holds a whole training besides
+        parts = (algorithm,) if isinstance(algorithm, nn.Module) else tuple(sorted(getattr(value, "__dict__", {}).items()))
+    digest.update(f"{type(value).__qualname__}(".encode())
+    for part in parts if depth else ():
+        _digest(part, digest, seen, depth - 1)
+    digest.update(b")")
+
+
+def _source(thing: Any) -> bytes:
+    try:
+        return inspect.getsource(thing).encode()
+    except (OSError, TypeError):
+        return f"{thing.__module__}.{thing.__qualname__}".encode()
+
+
+def _named(function: Any) -> list[tuple[str, Any]]:
+    """What a function refers to by name, outside itself: values, and functions of its own module."""
+    try:
+        found = inspect.getclosurevars(function)
+    except (TypeError, ValueError):
+        return []
+    own = function.__module__
+    return [
+        (name, value)
+        for name, value in sorted({**found.globals, **found.nonlocals}.items())
+        if not inspect.ismodule(value) and not inspect.isclass(value) and (not inspect.isroutine(value) or value.__module__ == own)
+    ]
 
 
 def _takes_deterministic(target: Any) -> bool:

@@ -113,7 +113,7 @@ def in_order(
     waiting, losses = deque(indices), 0
     while waiting:
         try:
-            for result in _pool(sources, options, tuple(waiting), workers):
+            for result in _pool(sources, _policy_of(synthesizer), options, tuple(waiting), workers):
                 waiting.popleft()
                 yield result
         except BrokenProcessPool:
@@ -126,7 +126,9 @@ def in_order(
                 ) from None
 
 
-def _pool(sources: Sources, options: RoundOptions, indices: Sequence[int], workers: int) -> Iterator[Round]:
+def _pool(
+    sources: Sources, policy: str, options: RoundOptions, indices: Sequence[int], workers: int
+) -> Iterator[Round]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     pending: deque[Future[Round]] = deque()
     todo = iter(indices)
@@ -135,12 +137,12 @@ def _pool(sources: Sources, options: RoundOptions, indices: Sequence[int], worke
     with _in_a_file(sources) as file, ProcessPoolExecutor(workers, context, _prepare, (file, threads)) as pool:
         try:
             for index in indices[: 2 * workers]:
-                pending.append(pool.submit(_run, options, index))
+                pending.append(pool.submit(_run, policy, options, index))
                 next(todo)
             while pending:
                 result = pending.popleft().result()
                 if (index := next(todo, None)) is not None:  # type: ignore[assignment]
-                    pending.append(pool.submit(_run, options, index))
+                    pending.append(pool.submit(_run, policy, options, index))
                 yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -170,6 +172,16 @@ def _prepare(file: str, threads: int) -> None:
     _synthesizer = pickle.loads(Path(file).read_bytes()).open().synthesizer
 
 
-def _run(options: RoundOptions, index: int) -> Round:
+def _policy_of(synthesizer: Synthesizer) -> str:
+    """The fingerprint of the policy that is rolled out; empty where none is."""
+    return synthesizer.policy.fingerprint if isinstance(synthesizer, Dreamer) else ""
+
+
+def _run(policy: str, options: RoundOptions, index: int) -> Round:
     assert _synthesizer is not None
+    if _policy_of(_synthesizer) != policy:
+        raise DyDiffError(
+            "The policy's file has changed since the export began.",
+            "Export a copy that nothing writes to; the rounds that are finished are of the policy as it was.",
+        )
     return run_round(_synthesizer, options, index)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.draws import own_draws, seed_draws, stream
+from dydiff_env.policies.draws import draws_always, follows_seeds, own_draws, seed_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
 from dydiff_env.world.networks import in_blocks
@@ -20,6 +20,7 @@ from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
 NOISE, FATE, ACTIONS = range(3)  # what a dream's seed decides, each by a stream of its own
+ASKED = 64  # logged states on which a policy is asked whether it draws
 FADE = 25  # steps over which the members' correction vanishes before a further window
 
 
@@ -66,10 +67,13 @@ def dream(
     if first is not None:
         world.check_width("action", first, world.spec.action_size)
     states = world.normalizer.normalize(states)
+    draws = not deterministic
     if policy is None:
         iterations = 0  # a correction is of a policy's rollout
-    elif trust is None and iterations:
-        trust = trust_in(world, policy)
+    elif iterations:
+        draws = _seeded(world, policy, deterministic)
+        if trust is None:
+            trust = trust_in(world, policy)
     memory = _recalled(world, before, states)
     generator = torch.Generator().manual_seed(stream(seed, NOISE))
     further = torch.full((len(states),), torch.inf) if goes_on is None else torch.as_tensor(goes_on, dtype=torch.float32)
@@ -94,6 +98,7 @@ def dream(
                 end - begin,
                 iterations,
                 deterministic,
+                draws,
                 stream(seed, ACTIONS, begin),
                 first if begin == 0 else None,
                 generator,
@@ -143,6 +148,7 @@ def _window(
     horizon: int,
     iterations: int,
     deterministic: bool,
+    draws: bool,
     seed: int,
     first: Tensor | None,
     generator: torch.Generator,
@@ -156,11 +162,11 @@ def _window(
         if t == 0 and first is not None:
             return first
         assert policy is not None
-        return _act(world, policy, at, deterministic, None if deterministic else stream(seed, t))
+        return _act(world, policy, at, deterministic, stream(seed, t) if draws else None)
 
     def relabel(along: Tensor) -> Tensor:
         assert policy is not None
-        if not deterministic:  # step by step, so that each step's draw is the same in every iteration
+        if draws:  # step by step, so that each step's draw is the same in every iteration
             return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
         flat = along.reshape(-1, along.shape[-1])
         actions = in_blocks(lambda rows: _act(world, policy, rows, True, None), flat, rows=8192)
@@ -176,7 +182,7 @@ def _window(
     others: Tensor | float = 0.0
     if iterations and trust.asks_members:
         every = dynamics.only(range(dynamics.config.members))
-        act_each = _together(act) if deterministic and first is None else _one_by_one(act)
+        act_each = _one_by_one(act) if draws or first is not None else _together(act)
         others = elsewhere(rolled, apart(every, ends, act_each, states, horizon, memory))
     # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
     left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
@@ -232,6 +238,25 @@ def _recalled(world: World, before: np.ndarray | Tensor | None, states: Tensor) 
     return world.models.dynamics.recall(
         world.normalizer.normalize(observations), actions, states, known=steps.isfinite().all(-1)
     )
+
+
+def _seeded(world: World, policy: Policy, deterministic: bool) -> bool:
+    """Whether each step's draws are seeded: where a policy is told to draw, and where it draws whatever it is told.
+
+    A refinement goes over a rollout again. With other draws than before, it would correct the states towards those of other actions.
+
+    Raises:
+        DyDiffError: where a policy draws by a generator that torch's seeds do not reach.
+    """
+    observations = torch.from_numpy(world.start_bank[:ASKED]).to(world.device)
+    draws = not deterministic or draws_always(policy, observations)
+    if draws and not follows_seeds(policy, observations, deterministic):
+        raise DyDiffError(
+            "The policy draws its actions by a generator of its own: refinement goes over a rollout again, and would meet other actions.",
+            "Draw with torch, which is seeded at every step, or dream by single steps: --iterations 0 (iterations=0).",
+            usage=True,
+        )
+    return draws
 
 
 def _drawn(rows: int, seed: int) -> Tensor:

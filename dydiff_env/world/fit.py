@@ -22,7 +22,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
 from dydiff_env.products import fast_products
 from dydiff_env.progress import summary_writer
-from dydiff_env.publish import WORLD, check_free
+from dydiff_env.publish import WORLD, check_free, replacing
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denoiser, roll_out_anchors
 from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
@@ -106,7 +106,8 @@ def claim(folder: Path, peers: Processes, overwrite: bool, **recipe: Any) -> Non
     peers.wait()
     folder.mkdir(parents=True, exist_ok=True)
     if peers.main and not noted.exists():
-        noted.write_text(text)
+        with replacing(noted) as partial:
+            partial.write_text(text)
     peers.wait()
     if noted.read_text() != text:
         raise DyDiffError(

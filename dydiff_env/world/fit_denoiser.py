@@ -14,6 +14,7 @@ from torch import Tensor
 from dydiff_env.data.windows import window_starts
 from dydiff_env.products import half_products
 from dydiff_env.progress import progress_bar
+from dydiff_env.publish import replacing
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.feedback import closed_loop, feedback_windows, refined_condition, training_condition
@@ -73,7 +74,8 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
                 array.flush()
             fitting.peers.wait()
             if fitting.peers.main:
-                marker.write_text(json.dumps({"chunks": last}))
+                with replacing(marker) as partial:
+                    partial.write_text(json.dumps({"chunks": last}))
     enough = max(500, SCALED // (length * o))
     some = np.sort(rng.choice(count, min(8_000, enough, count), replace=False))
     states, _, real, _ = fitting.batches.windows(starts[some], length)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dydiff_env.world.world import World
 
 HORIZONS = (1, 5, 10, 25, 50, 75, 100)
+SHARES = (0.5, 0.9, 0.99)  # of steps, whose highest uncertainty is told
 ALIKE = 3.0  # reality may be this many times (squared) as far from the ensemble's mean as its members are, to be like one;
 SHARED = 0.5  # where it is farther, this share of a correction is applied
 
@@ -96,7 +97,8 @@ def held_out_fidelity(
     """Errors on held-out windows, in standardised units.
 
     Returns:
-        ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; for an anchored world also ``closed_loop``: M0 … M5;
+        ``open_loop``: single_step and denoiser; ``bounds``, see :func:`return_bounds`; ``uncertainty``, what it is at most in so large
+        a share of the single-step rollout's steps; for an anchored world also ``closed_loop``: M0 … M5;
         ``apart``, the mean squared distance of reality and of the single members from these rollouts; and their ``calibration``, see
         :func:`calibration`.
     """
@@ -113,6 +115,7 @@ def held_out_fidelity(
     logged = states[:, :-1], actions, torch.cat([memory[:, None], recalled], 1)
     ahead = models.dynamics.predict(*(x.flatten(0, 1) for x in logged)).mean.reshape(sampled.shape)
     rewards = batches.steps(held_out[:20_000]).rewards
+    doubt = rolled.disagreement.square().mean(-1).sqrt()[real > 0]
     result: dict[str, Any] = {
         "windows": len(starts),
         "open_loop": {
@@ -120,6 +123,7 @@ def held_out_fidelity(
             "denoiser": summary(denoised, real),
         },
         "bounds": return_bounds(error_curve(ahead, states[:, 1:], real), denoised, float(rewards.abs().max())),
+        "uncertainty": {str(share): float(torch.quantile(doubt, share)) for share in SHARES},
     }
     if models.behavior is None or world.error_scale is None:
         return result

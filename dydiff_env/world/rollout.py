@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dydiff_env.data.normalizer import FARTHEST
 from dydiff_env.world.dynamics import Dynamics
 from dydiff_env.world.termination import TerminationModel
 
@@ -15,7 +16,7 @@ Act = Callable[[int, Tensor], Tensor]
 """(t, normalised states (B, O)) to actions (B, A)."""
 
 LOOK = 4  # steps between two looks at which members' rollouts have ended
-BOUND = 30.0  # states are clipped to this many standard deviations, so that a model that diverges stays finite
+BOUND = FARTHEST  # states are clipped to this many standard deviations, so that a model that diverges stays finite
 
 
 class Rollout(NamedTuple):

@@ -116,7 +116,7 @@ def _check(world: World) -> None:
     if world.before_bank is not None:
         wanted["steps before the starts"] = (world.before_bank, (len(world.start_bank), size + world.spec.action_size))
         known = np.isfinite(world.before_bank)
-        if not (known.all(1) | np.isnan(world.before_bank).all(1)).all() or not known.any():
+        if not (known.all(1) | np.isnan(world.before_bank).all(1)).all():
             raise ValueError("the steps before the starts are neither known nor unknown")
     longest = world.record.get("dataset", {}).get("longest", 1)
     if not isinstance(longest, int) or longest < 1:

@@ -223,4 +223,4 @@ def _keep_best(
         else:
             keep(kept, module, improved)
     state["stale"] = 0 if (losses < 0.99 * best).any() else state["stale"] + 1
-    state["best"] = torch.minimum(losses, best).tolist()
+    state["best"] = torch.where(improved, losses, best).tolist()  # a loss that is no number improves on nothing, and spoils nothing
