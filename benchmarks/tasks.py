@@ -46,7 +46,8 @@ def main() -> None:
     once(folder / "collect.json", lambda: [tool, "collect", *asked, "--out", str(log), "--json"])
     inspected = once(folder / "inspect.json", lambda: [tool, "inspect", str(log), "--json"])
     fitted = once(folder / "fit.json", lambda: [tool, "fit", "--preset", "quick", "--dataset", str(log), "--out", str(world), "--json"])
-    record = json.loads((world / "world.json").read_text())["record"]
+    made = json.loads((world / "world.json").read_text())
+    record = made["record"]
     if not (graded / "policies.json").exists():
         script = str(Path(__file__).with_name("make_policies.py"))
         ends = [part for path in given for part in ("--policy", str(path))]
@@ -76,6 +77,7 @@ def main() -> None:
         "return_best": inspected["return_quartiles"][-1],
         "random": inspected["ref_min_score"],
         "fit_seconds": fitted["seconds"],
+        "beta": made["preset"]["dynamics"]["beta"],
         "held_out": {name: closed[name]["mean"] for name in ("M0", "M1")},
         "iterations": record["refinement"]["iterations"],
         "r2": record["training"]["reward"]["r2"],
