@@ -89,18 +89,18 @@ def load(name: str) -> Any:
 def fingerprint(target: Any) -> str:
     """A digest of the object's source where Python can find it, else of its name, and of the weights, values and functions it holds."""
     digest = hashlib.sha256()
-    _digest(target, digest, set(), DEEPEST)
+    _digest(target, digest, {}, DEEPEST)
     return digest.hexdigest()
 
 
-def _digest(value: Any, digest: hashlib._Hash, seen: set[int], depth: int) -> None:
+def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int) -> None:
     """Add what decides how a value acts: of plain values all, of other objects the class, and what they hold in turn."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         digest.update(f"{type(value).__name__}:{value!r};".encode())
         return
     if id(value) in seen:
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # held, so that no other thing gets its number
     parts: Any = ()
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy knows no bfloat16
@@ -109,7 +109,7 @@ def _digest(value: Any, digest: hashlib._Hash, seen: set[int], depth: int) -> No
         digest.update(f"{value.shape}{value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, nn.Module):
         digest.update(_source(type(value)))
-        plain_values = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str))}
+        plain_values = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str, np.ndarray))}
         parts = (value.state_dict(), plain_values, [type(part).__name__ for part in value.modules()])
     elif isinstance(value, Mapping):
         parts = [*value.items()]
