@@ -394,3 +394,9 @@ def test_what_a_function_holds_is_part_of_its_fingerprint(monkeypatch: pytest.Mo
     before = as_policy(with_a_global, spec).fingerprint
     monkeypatch.setitem(globals(), "GAIN", 2.0)
     assert as_policy(with_a_global, spec).fingerprint != before
+
+
+def test_finding_out_about_a_policy_does_not_count(tiny_world) -> None:
+    policy = as_policy(lambda rows: torch.full((len(rows), 3), 2.0), tiny_world.spec)
+    tiny_world.dream(policy, tiny_world.sample_starts(4), 8, 1, trust=0.0)
+    assert 0 < policy.proposed == policy.clipped <= 4 * 8 * 2  # the rollout and its correction, and none of the states it was tried on

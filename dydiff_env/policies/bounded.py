@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -73,6 +75,13 @@ class BoundedPolicy:
         self.clipped += int(outside.any(-1).sum())
         self.proposed += len(actions)
         return actions.clamp(low, high)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is asked inside, to find out about the policy, counts neither as proposed nor as clipped."""
+        counts = self.proposed, self.clipped
+        yield
+        self.proposed, self.clipped = counts
 
     def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """The same as ``act``."""

@@ -30,16 +30,15 @@ def dream_seconds(world: World, policy: BoundedPolicy, options: RoundOptions, ro
     if sum(rounds) < WORTH:
         return 0.0
     horizon = min(options.horizon, world.horizon)
-    counts = policy.proposed, policy.clipped
 
     def timed(rows: int) -> float:
         starts, began = world.sample_starts(rows, seed=0, kind=options.start), time.monotonic()
         world.dream(policy, starts, horizon, options.iterations, deterministic=options.deterministic)
         return time.monotonic() - began
 
-    timed(1)  # warms up
-    small = timed(SMALL)
-    each = small / SMALL if small > SLOW else max(0.0, timed(LARGER) - small) / (LARGER - SMALL)
+    with policy.uncounted():
+        timed(1)  # warms up
+        small = timed(SMALL)
+        each = small / SMALL if small > SLOW else max(0.0, timed(LARGER) - small) / (LARGER - SMALL)
     fixed = 0.0 if small > SLOW else max(0.0, small - SMALL * each)
-    policy.proposed, policy.clipped = counts
     return sum(fixed + each * rows for rows in rounds) * options.horizon / horizon

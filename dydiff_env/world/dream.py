@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.policies.draws import draws_always, follows_seeds, own_draws, seed_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
@@ -71,7 +74,8 @@ def dream(
     if policy is None:
         iterations = 0  # a correction is of a policy's rollout
     elif iterations:
-        draws = _seeded(world, policy, deterministic)
+        with policy.uncounted() if isinstance(policy, BoundedPolicy) else nullcontext():
+            draws = _seeded(world, policy, deterministic)
         if trust is None:
             trust = trust_in(world, policy)
     memory = _recalled(world, before, states)
