@@ -396,6 +396,21 @@ def test_what_a_function_holds_is_part_of_its_fingerprint(monkeypatch: pytest.Mo
     assert as_policy(with_a_global, spec).fingerprint != before
 
 
+def test_an_objects_fingerprint_is_of_what_it_would_pickle() -> None:
+    """SB3's VecNormalize holds a whole environment besides its statistics, of which only these decide an action."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+
+    def held(mean: float, count: int) -> str:
+        envs = VecNormalize(DummyVecEnv([lambda: Toy(gym.spaces.Box(-count, count, (WIDTH,)))]))
+        envs.observation_space, envs.obs_rms.mean[:] = SPEC.observation_space, mean
+        drawn = np.random.RandomState(count)
+        function = lambda rows: envs.normalize_obs(rows.numpy())[:, :A] + 0 * drawn.rand()  # noqa: E731
+        return as_policy(function, SPEC).fingerprint
+
+    assert held(0, 9) == held(0, 8) != held(1, 9)
+
+
 def test_finding_out_about_a_policy_does_not_count(tiny_world) -> None:
     policy = as_policy(lambda rows: torch.full((len(rows), 3), 2.0), tiny_world.spec)
     tiny_world.dream(policy, tiny_world.sample_starts(4), 8, 1, trust=0.0)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.sb3 import SB3Policy
 
 DEEPEST = 12  # levels of things held by things that a fingerprint looks into
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)  # where a draw stands is no part of a policy
 
 
 class FunctionPolicy:
@@ -122,10 +124,10 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
     elif inspect.isroutine(value):
         digest.update(_source(value))
         parts = (getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None), _named(value))
-    elif not inspect.isclass(value) and not inspect.ismodule(value):
+    elif not inspect.isclass(value) and not inspect.ismodule(value) and not isinstance(value, GENERATORS):
         digest.update(_source(type(value)))
         algorithm = getattr(value, "policy", None)  # what an SB3 algorithm acts with; it holds a whole training besides
-        parts = (algorithm,) if isinstance(algorithm, nn.Module) else tuple(sorted(getattr(value, "__dict__", {}).items()))
+        parts = (algorithm,) if isinstance(algorithm, nn.Module) else (_state(value),)
     digest.update(f"{type(value).__qualname__}(".encode())
     for part in parts if depth else ():
         _digest(part, digest, seen, depth - 1)
@@ -136,7 +138,15 @@ def _source(thing: Any) -> bytes:
     try:
         return inspect.getsource(thing).encode()
     except (OSError, TypeError):
-        return f"{thing.__module__}.{thing.__qualname__}".encode()
+        return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}".encode()
+
+
+def _state(value: Any) -> Any:
+    """What an object holds, as it tells pickle itself where it does: a VecNormalize leaves out its environments."""
+    try:
+        return value.__getstate__()
+    except Exception:  # Python 3.10 gives objects none of their own, and some only say there that they cannot be pickled
+        return getattr(value, "__dict__", None)
 
 
 def _named(function: Any) -> list[tuple[str, Any]]:
