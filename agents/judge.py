@@ -13,18 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
+from dydiff_env.evaluation.members import returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
-from dydiff_env.policies.draws import own_draws
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.policies.policy import Policy
-from dydiff_env.products import fast_products
 from dydiff_env.synthesis.provenance import world_fingerprint
-from dydiff_env.world.imagine import imagine
 from dydiff_env.world.world import LONGEST, World
 
 
@@ -90,33 +85,14 @@ class Sceptic:
     @cached_property
     def fingerprint(self) -> str:
         """Of the world."""
-        return f"{world_fingerprint(self.world)} by members, noise {self.noise}"
+        return f"{world_fingerprint(self.world)} by members, the same noise {self.noise} for each"
 
-    @torch.no_grad()
     def __call__(self, policy: Policy) -> dict[str, float]:
         """A row of the log: the mean return in the worst member, the spread over members, and the mean length in all."""
-        world, spec = self.world, self.world.spec
-        bounded, members = as_policy(policy, spec), world.models.dynamics.config.members
-        generator, scale = torch.Generator(world.device).manual_seed(0), self.noise * (world.high - world.low) / 2
-
-        def act(now: Tensor) -> Tensor:
-            actions = bounded.act(now)
-            drawn = torch.randn(actions.shape, generator=generator, device=world.device)
-            return (actions + scale * drawn).clamp(world.low, world.high)
-
-        starts = torch.as_tensor(world.sample_starts(self.episodes, kind="initial"), device=world.device).repeat(members, 1)
-        unknown = torch.full((len(starts), spec.observation_size + spec.action_size), torch.nan, device=world.device)
-        own = torch.arange(members, device=world.device).repeat_interleave(self.episodes)
-        with fast_products(world.device), own_draws(world.device, 0):  # for a policy that draws
-            dreamt = imagine(world, act, starts, unknown, self.horizon, own)
-        lived = (dreamt.lives > 0.5).float().cumprod(1)
-        reached = torch.cat([torch.ones_like(lived[:, :1]), lived[:, :-1]], 1)  # the step that ends an episode is paid, too
-        returns = (dreamt.rewards * reached).sum(1).view(members, self.episodes).mean(1)
-        return {
-            "dream_return": float(returns.min()),
-            "dream_std": float(returns.std(correction=0)),
-            "dream_length": float(reached.sum(1).mean()),
-        }
+        bounded = as_policy(policy, self.world.spec)
+        found = returns_by_member(self.world, bounded, self.episodes, horizon=self.horizon, noise=self.noise)
+        means = found.returns.mean(1)
+        return {"dream_return": float(means.min()), "dream_std": float(means.std()), "dream_length": float(found.lengths.mean())}
 
 
 def best_path(out: Path) -> Path:

@@ -27,7 +27,7 @@ def row_of(world: World, path: Path, episodes: int) -> dict[str, Any]:
     known, policies, by_member = json.loads(path.read_text()), {}, {}
     for name, told in known["policies"].items():
         policy = load_policy(path.parent / told["file"], world.spec)
-        by_member[name] = returns_by_member(world, policy, episodes)
+        by_member[name] = returns_by_member(world, policy, episodes).returns.mean(1)
         dreamt = float(dream_returns(world, policy, episodes).returns.mean())
         policies[name] = {"real": told["return_mean"], "dream": dreamt, "members": by_member[name].tolist()}
     real, dream = (np.array([row[key] for row in policies.values()]) for key in ("real", "dream"))

@@ -92,7 +92,7 @@ def evaluate(
             how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed}
             dreamt = rank(dreams, policies, episodes, iterations=iterations, **how)
             if dreams.models.dynamics.config.members > 1:
-                members = {name: returns_by_member(dreams, one, episodes, **how) for name, one in policies.items()}
+                members = {name: returns_by_member(dreams, one, episodes, **how).returns.mean(1) for name, one in policies.items()}
         if where is not None:
             real = {
                 name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon)

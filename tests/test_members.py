@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -15,9 +16,9 @@ from typer.testing import CliRunner
 
 from dydiff_env import World
 from dydiff_env.cli.app import app
-from dydiff_env.evaluation.members import AGREED, alone, consensus, returns_by_member
+from dydiff_env.evaluation.members import AGREED, consensus, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
-from dydiff_env.policies import as_policy
+from dydiff_env.policies import as_policy, load_policy
 from dydiff_env.world.presets import TINY
 
 
@@ -25,24 +26,38 @@ def policy(world, value: float = 0.1):
     return as_policy(lambda observations: torch.full((len(observations), 3), value), world.spec)
 
 
-def test_a_member_alone_dreams_what_it_predicts(tiny_world) -> None:
-    elites, starts = tiny_world.models.dynamics.elites.clone(), tiny_world.sample_starts(8)
-    dreamt = [alone(tiny_world, member).dream(policy(tiny_world), starts, 1, 0) for member in range(3)]
-    states, actions = tiny_world.normalizer.normalize(torch.from_numpy(starts)).expand(3, -1, -1), torch.full((3, 8, 3), 0.1)
-    dynamics = tiny_world.models.dynamics
-    unknown = dynamics.recall(states, actions, states, known=torch.zeros(3, 8, dtype=torch.bool))
-    each = dynamics.only(range(3)).each(states, actions, unknown)
-    for member in range(3):
-        expected = tiny_world.normalizer.denormalize(each[member]).numpy()
-        np.testing.assert_allclose(dreamt[member].observations[:, 1], expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(tiny_world.models.dynamics.elites, elites)  # the world itself is as it was
+def alone(world: World, member: int) -> World:
+    """The same world with one member for its whole single-step model."""
+    models = copy.copy(world.models)
+    models._modules = {**models._modules, "dynamics": world.models.dynamics.only([member])}
+    return replace(world, models=models)
 
 
-def test_members_are_asked_one_by_one_from_the_same_starts(tiny_world) -> None:
-    found = returns_by_member(tiny_world, policy(tiny_world), 5, horizon=20, seed=3)
-    again = [dream_returns(alone(tiny_world, m), policy(tiny_world), 5, horizon=20, iterations=0, seed=3).returns.mean() for m in range(3)]
-    assert found.shape == (3,) and len(set(found)) == 3
-    np.testing.assert_array_equal(found, again)
+@pytest.mark.parametrize("ends", [True, False])
+def test_members_are_asked_side_by_side_as_each_would_be_alone(tiny_world_path, ends) -> None:
+    world = World.load(tiny_world_path)
+    middle = float(np.median(world.start_bank[:, 0]))
+    world.use_termination(lambda after: after[..., 0] < middle if ends else torch.zeros_like(after[..., 0], dtype=torch.bool))
+    found = returns_by_member(world, policy(world), 5, horizon=20, seed=3)
+    each = [dream_returns(alone(world, m), policy(world), 5, horizon=20, iterations=0, seed=3) for m in range(3)]
+    np.testing.assert_allclose(found.returns, [one.returns for one in each], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found.lengths, [one.lengths for one in each])
+    assert len(np.unique(found.returns)) == 15 and (found.lengths.min() < 20) == ends
+
+
+def test_members_meet_the_same_draws(tiny_world) -> None:
+    models = copy.deepcopy(tiny_world.models)
+    for part in models.dynamics.parameters():
+        if part.dim() == 3:
+            part.data[:] = part.data[:1].clone()  # now all members are one
+    world = replace(tiny_world, models=models)
+    for options in ({}, {"noise": 0.5}, {"deterministic": False}):
+        found = returns_by_member(world, load_policy("random", world.spec), 4, horizon=20, **options)
+        np.testing.assert_allclose(found.returns, found.returns[:1].repeat(3, 0), rtol=1e-4, atol=1e-4)
+        again = returns_by_member(world, load_policy("random", world.spec), 4, horizon=20, **options)
+        np.testing.assert_array_equal(found.returns, again.returns)
+    plain, disturbed = (returns_by_member(tiny_world, policy(tiny_world), 4, horizon=20, noise=noise).returns for noise in (0.0, 0.5))
+    assert np.abs(plain - disturbed).min() > 0
 
 
 @given(arrays(float, (4, 5), elements=st.integers(-5, 5)))

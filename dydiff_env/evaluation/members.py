@@ -7,32 +7,32 @@ al. 2017, arXiv 1612.01474). They can still be wrong together.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from dydiff_env.evaluation.ope import dream_returns, rank_correlation
+from dydiff_env.evaluation.ope import episode_limit, rank_correlation
+from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.policy import Policy
+from dydiff_env.products import fast_products
+from dydiff_env.world.acting import acts, draws, one_by_one, together
+from dydiff_env.world.rollout import BOUND
 from dydiff_env.world.world import World
 
 AGREED = 0.8  # the least consensus of a ranking to go by: of eight tasks, dreams ranked well where it was .84 to 1, badly where .25 or less
 
 
-def alone(world: World, member: int) -> World:
-    """The same world with one member of its ensemble for its whole single-step model; the weights are shared.
+class ByMember(NamedTuple):
+    """Dreamt episodes of a policy in each member of the ensemble alone."""
 
-    Args:
-        world: whose member.
-        member: from 0.
-    """
-    models = copy.copy(world.models)
-    models._modules = {**models._modules, "dynamics": world.models.dynamics.only([member])}
-    return replace(world, models=models)
+    returns: np.ndarray  # (members, episodes), undiscounted
+    lengths: np.ndarray  # (members, episodes)
 
 
+@torch.no_grad()
 def returns_by_member(
     world: World,
     policy: Policy,
@@ -41,27 +41,51 @@ def returns_by_member(
     horizon: int | None = None,
     deterministic: bool = True,
     seed: int = 0,
-) -> np.ndarray:
-    """A policy's mean undiscounted return (members,) in the single-step dreams of each member of the ensemble.
+    noise: float = 0.0,
+) -> ByMember:
+    """What a policy earns in the single-step dreams of each member, all from the same starts and with the same draws.
 
     Args:
-        world, policy, episodes, horizon, deterministic, seed: as for :func:`~dydiff_env.evaluation.ope.dream_returns`; every member
-            dreams from the same starts.
+        world, policy, episodes, horizon, deterministic, seed: as for :func:`~dydiff_env.evaluation.ope.dream_returns`.
+        noise: standard deviation of what is added to the actions, in units of half an action's range.
     """
-    means = [
-        dream_returns(
-            alone(world, member), policy, episodes, horizon=horizon, iterations=0, deterministic=deterministic, seed=seed
-        ).returns.mean()
-        for member in range(world.models.dynamics.config.members)
-    ]
-    return np.array(means)
+    models, within = world.models, world.normalizer.within
+    members = models.dynamics.config.members
+    each, generator = models.dynamics.only(range(members)), torch.Generator(world.device).manual_seed(stream(seed, 0))
+    seeded = draws(world, policy, deterministic)
+
+    def act_alike(t: int, states: torch.Tensor) -> torch.Tensor:
+        return acts(world, policy, states, deterministic, stream(seed, 1, t) if seeded else None)
+
+    act = one_by_one(act_alike) if seeded else together(act_alike)
+    starts = torch.from_numpy(world.sample_starts(episodes, seed=seed, kind="initial")).to(world.device)
+    states = world.normalizer.normalize(starts).expand(members, -1, -1)
+    memory = states.new_zeros(members, episodes, each.memory_size)
+    alive, returns, lengths = states.new_ones(members, episodes), *states.new_zeros(2, members, episodes)
+    rows = torch.arange(episodes, device=world.device)  # the starts from which a member still lives
+    with fast_products(world.device), own_draws(world.device):
+        for t in range(episode_limit(world) if horizon is None else horizon):
+            actions = act(t, states)
+            if noise:
+                drawn = torch.randn(actions.shape[1:], generator=generator, device=world.device)
+                actions = (actions + noise * (world.high - world.low) / 2 * drawn).clamp(world.low, world.high)
+            following = each.each(states, actions, memory).clamp(-BOUND, BOUND)
+            returns[:, rows] += alive * models.reward(within(states), actions, within(following))
+            lengths[:, rows] += alive
+            memory, states = each.recall(states, actions, following), following
+            alive = alive * (~models.termination.terminal(states)).float()
+            lives = alive.any(0)
+            rows, alive, states, memory = rows[lives], alive[:, lives], states[:, lives], memory[:, lives]
+            if not len(rows):
+                break
+    return ByMember(returns.cpu().numpy(), lengths.cpu().numpy())
 
 
 def consensus(returns: Mapping[str, np.ndarray]) -> float:
     """Whether the members agree on a ranking: the mean rank correlation of any two, 1 where all rank the policies alike.
 
     Args:
-        returns: by policy, two at least, what :func:`returns_by_member` found; of two members at least.
+        returns: by policy, two at least, mean returns (members,); of two members at least.
     """
     by_member = np.stack(list(returns.values()), 1)
     return float(np.mean([rank_correlation(*pair) for pair in combinations(by_member, 2)]))

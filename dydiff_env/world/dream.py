@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.policies.draws import draws_always, follows_seeds, own_draws, seed_draws, stream
+from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
+from dydiff_env.world.acting import acts, draws, one_by_one, repeats, together
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
-from dydiff_env.world.rollout import Act, Rollout, apart, rollout
+from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.trust import STARTS, Trust, borne_out, elsewhere, shares
 from dydiff_env.world.world import World
 
 NOISE, FATE, ACTIONS = range(3)  # what a dream's seed decides, each by a stream of its own
-ASKED = 64  # logged states on which a policy is asked whether it draws
 FADE = 25  # steps over which the members' correction vanishes before a further window
 
 
@@ -70,12 +67,18 @@ def dream(
     if first is not None:
         world.check_width("action", first, world.spec.action_size)
     states = world.normalizer.normalize(states)
-    draws = not deterministic
+    seeded = not deterministic
     if policy is None:
         iterations = 0  # a correction is of a policy's rollout
     elif iterations:
-        with policy.uncounted() if isinstance(policy, BoundedPolicy) else nullcontext():
-            draws = _seeded(world, policy, deterministic)
+        # A refinement goes over a rollout again. With other draws than before, it would correct the states towards those of other actions.
+        seeded = draws(world, policy, deterministic)
+        if seeded and not repeats(world, policy, deterministic):
+            raise DyDiffError(
+                "The policy draws its actions by a generator of its own: a refinement, which goes over a rollout again, would meet others.",
+                "Draw with torch, which is seeded at every step, or dream by single steps: --iterations 0 (iterations=0).",
+                usage=True,
+            )
         if trust is None:
             trust = trust_in(world, policy)
     memory = _recalled(world, before, states)
@@ -102,7 +105,7 @@ def dream(
                 end - begin,
                 iterations,
                 deterministic,
-                draws,
+                seeded,
                 stream(seed, ACTIONS, begin),
                 first if begin == 0 else None,
                 generator,
@@ -126,12 +129,12 @@ def trust_in(world: World, policy: Policy) -> Trust:
     memory = _recalled(world, world.sample_before(STARTS), starts)
 
     def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
-        return _act(world, policy, at, True, stream(0, ACTIONS, t))
+        return acts(world, policy, at, True, stream(0, ACTIONS, t))
 
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
-        alone = list(apart(dynamics.only(members), ends, _one_by_one(act), starts, length, memory))
+        alone = list(apart(dynamics.only(members), ends, one_by_one(act), starts, length, memory))
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
@@ -152,7 +155,7 @@ def _window(
     horizon: int,
     iterations: int,
     deterministic: bool,
-    draws: bool,
+    seeded: bool,
     seed: int,
     first: Tensor | None,
     generator: torch.Generator,
@@ -166,14 +169,14 @@ def _window(
         if t == 0 and first is not None:
             return first
         assert policy is not None
-        return _act(world, policy, at, deterministic, stream(seed, t) if draws else None)
+        return acts(world, policy, at, deterministic, stream(seed, t) if seeded else None)
 
     def relabel(along: Tensor) -> Tensor:
         assert policy is not None
-        if draws:  # step by step, so that each step's draw is the same in every iteration
+        if seeded:  # step by step, so that each step's draw is the same in every iteration
             return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
         flat = along.reshape(-1, along.shape[-1])
-        actions = in_blocks(lambda rows: _act(world, policy, rows, True, None), flat, rows=8192)
+        actions = in_blocks(lambda rows: acts(world, policy, rows, True, None), flat, rows=8192)
         actions = actions.reshape(*along.shape[:2], -1)
         if first is not None:
             actions[:, 0] = first
@@ -186,7 +189,7 @@ def _window(
     others: Tensor | float = 0.0
     if iterations and trust.asks_members:
         every = dynamics.only(range(dynamics.config.members))
-        act_each = _one_by_one(act) if draws or first is not None else _together(act)
+        act_each = one_by_one(act) if seeded or first is not None else together(act)
         others = elsewhere(rolled, apart(every, ends, act_each, states, horizon, memory))
     # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
     left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
@@ -244,37 +247,8 @@ def _recalled(world: World, before: np.ndarray | Tensor | None, states: Tensor) 
     )
 
 
-def _seeded(world: World, policy: Policy, deterministic: bool) -> bool:
-    """Whether each step's draws are seeded: where a policy is told to draw, and where it draws whatever it is told.
-
-    A refinement goes over a rollout again. With other draws than before, it would correct the states towards those of other actions.
-
-    Raises:
-        DyDiffError: where a policy draws by a generator that torch's seeds do not reach.
-    """
-    observations = torch.from_numpy(world.start_bank[:ASKED]).to(world.device)
-    draws = not deterministic or draws_always(policy, observations)
-    if draws and not follows_seeds(policy, observations, deterministic):
-        raise DyDiffError(
-            "The policy draws its actions by a generator of its own: refinement goes over a rollout again, and would meet other actions.",
-            "Draw with torch, which is seeded at every step, or dream by single steps: --iterations 0 (iterations=0).",
-            usage=True,
-        )
-    return draws
-
-
 def _drawn(rows: int, seed: int) -> Tensor:
     return torch.rand(rows, generator=torch.Generator().manual_seed(seed))
-
-
-def _one_by_one(act: Act) -> Act:
-    """For states (members, B, O), a call a member: a policy that draws draws alike for each."""
-    return lambda t, at: torch.stack([act(t, own) for own in at])
-
-
-def _together(act: Act) -> Act:
-    """For states (members, B, O), one call."""
-    return lambda t, at: act(t, at.flatten(0, 1)).reshape(*at.shape[:2], -1)
 
 
 def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, alive: Tensor) -> Trajectories:
@@ -288,14 +262,3 @@ def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, a
     return Trajectories(
         *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))
     )
-
-
-def _act(world: World, policy: Policy, states: Tensor, deterministic: bool, seed: int | None) -> Tensor:
-    """The policy's actions (B, A) in normalised states (B, O), within the bounds."""
-    observations = world.normalizer.denormalize(states)
-    if seed is not None:
-        seed_draws(world.device, seed)
-    actions = policy.act(observations, deterministic)
-    actions = torch.as_tensor(actions).to(world.device, torch.float32)
-    world.check_width("action", actions, world.spec.action_size)
-    return actions.clamp(world.low, world.high)
