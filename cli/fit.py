@@ -63,11 +63,13 @@ def fit(
         document |= {tried: found[tried] for tried in ("waves", "memory") if tried in found}
         if "next_state" in world.record["training"]["reward"]:
             document["next_state"] = world.record["training"]["reward"]["next_state"]
+        if "drawn" in world.record["training"]["termination"]:
+            document["ends"] = world.record["training"]["termination"]["drawn"]
         if json:
             emit(document, True)
             return
         console.print(fidelity_table(world.record["fidelity"]))
-        for tried in ("waves", "memory", "next_state"):
+        for tried in ("waves", "memory", "next_state", "ends"):
             if tried in document:
                 console.print(document[tried]["reason"])
         if most := world.record["fidelity"].get("uncertainty"):  # worlds of before have none

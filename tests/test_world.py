@@ -377,7 +377,8 @@ stages = {name: dataclasses.replace(value, steps=steps, evaluate_every=10)
           for name, steps in (("reward", 30), ("termination", 30), ("dynamics", 60), ("behavior", 30), ("denoiser", 40))
           for name, value in [(name + "_training", getattr(TINY, name + "_training"))]}
 dynamics, reward = dataclasses.replace(TINY.dynamics, memory=None, frequencies=None), dataclasses.replace(TINY.reward, next_state=None)
-parts = {"dynamics": dynamics, "reward": reward, "anchors": AnchorConfig(windows=300)}
+ends = dataclasses.replace(TINY.termination, drawn=True)
+parts = {"dynamics": dynamics, "reward": reward, "termination": ends, "anchors": AnchorConfig(windows=300)}
 World.fit(sys.argv[1], preset=dataclasses.replace(TINY, **parts, **stages), out=sys.argv[2])
 """
 
@@ -387,7 +388,7 @@ def test_a_killed_fit_resumes_to_the_same_world(hopper_folder, tmp_path):
         return subprocess.Popen([sys.executable, "-c", SCRIPT, str(hopper_folder), str(out)])
 
     assert start(tmp_path / "whole").wait() == 0
-    stages = ("reward_next.pt", "termination.pt", "sight.json", "dynamics.pt", "denoiser.pt")  # killed once in or after each of these
+    stages = ("reward_next.pt", "termination.pt", "sight.json", "dynamics.pt", "ends.pt", "denoiser.pt")  # killed once in each or after it
     for stage in stages:
         process = start(tmp_path / "killed")
         while process.poll() is None and not (tmp_path / "killed.partial" / stage).exists():

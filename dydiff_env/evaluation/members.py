@@ -24,6 +24,8 @@ from dydiff_env.world.world import World
 
 AGREED = 0.8  # the least consensus of a ranking to go by: of eight tasks, dreams ranked well where it was .84 to 1, badly where .25 or less
 
+GONE = 1e-3  # a dream that hardly goes on, where ends are not sure, is not followed further
+
 
 class ByMember(NamedTuple):
     """Dreamt episodes of a policy in each member of the ensemble alone."""
@@ -70,11 +72,12 @@ def returns_by_member(
                 drawn = torch.randn(actions.shape[1:], generator=generator, device=world.device)
                 actions = (actions + noise * (world.high - world.low) / 2 * drawn).clamp(world.low, world.high)
             following = each.each(states, actions, memory).clamp(-BOUND, BOUND)
-            returns[:, rows] += alive * models.reward(within(states), actions, within(following))
+            outlived = models.termination.outlived(following)
+            returns[:, rows] += alive * models.reward.expected(within(states), actions, within(following), outlived)
             lengths[:, rows] += alive
             memory, states = each.recall(states, actions, following), following
-            alive = alive * (~models.termination.terminal(states)).float()
-            lives = alive.any(0)
+            alive = alive * outlived
+            lives = (alive > GONE).any(0)
             rows, alive, states, memory = rows[lives], alive[:, lives], states[:, lives], memory[:, lives]
             if not len(rows):
                 break

@@ -214,12 +214,12 @@ def _window(
     )
     if iterations and (ends.rule is not None or not world.anchored):
         # What ends a dream reads states: it is to read those that are shown, not the samples they were made of.
-        alive = (~in_blocks(ends.terminal, refined[:, 1:], rows=128)).float().cumprod(1)
-    # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a model
+        alive = in_blocks(ends.outlived, refined[:, 1:], rows=128).cumprod(1)
+    # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a denoiser
     # that is a little unsure from ending long dreams.
-    enough = (0.05 + 0.9 * fate[:, None]).to(world.device, torch.float32)
+    enough = (0.05 + 0.9 * fate if iterations else fate)[:, None].to(world.device, torch.float32)
     # A refined dream may outlive the single-step rollout, which has nothing to say after its end: what it last said holds on.
-    last = rolled.alive.sum(1, keepdim=True).long()
+    last = (rolled.alive > 0).sum(1, keepdim=True)
     said = torch.minimum(torch.arange(horizon, device=world.device), last)
     uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
     return refined[:, : kept + 1], actions[:, :kept], uncertainties[:, :kept], alive[:, :kept] > enough
@@ -255,9 +255,9 @@ def _cut(world: World, states: Tensor, actions: Tensor, uncertainties: Tensor, a
     """Score and cut: rewards from r_ψ, the end at the first step that is not outlived."""
     horizon = actions.shape[1]
     shown = world.normalizer.within(states)
-    rewards = in_blocks(world.models.reward, shown[:, :-1], actions, shown[:, 1:], rows=32)
     terminated = ~alive.all(1)
     lengths = torch.where(terminated, (~alive).float().argmax(1) + 1, horizon)
+    rewards = in_blocks(world.models.reward, shown[:, :-1], actions, shown[:, 1:], ~alive, rows=32)
     observations = world.normalizer.denormalize(states)
     return Trajectories(
         *(x.cpu().numpy() for x in (observations, actions, rewards, terminated, lengths, uncertainties))

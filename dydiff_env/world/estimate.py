@@ -74,6 +74,7 @@ def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float
     changes: dict[str, Any] = {
         "dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory), frequencies=most),
         "reward": dataclasses.replace(preset.reward, next_state=bool(preset.reward.next_state)),
+        "termination": dataclasses.replace(preset.termination, drawn=bool(preset.termination.drawn)),
     }
     for stage in STAGES:
         config: TrainingConfig = getattr(preset, f"{stage}_training")

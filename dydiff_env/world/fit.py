@@ -25,7 +25,8 @@ from dydiff_env.progress import summary_writer
 from dydiff_env.publish import WORLD, check_free, replacing
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.fit_denoiser import fit_anchored_denoiser, fit_free_denoiser, roll_out_anchors
-from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward, fit_termination
+from dydiff_env.world.fit_ends import fit_drawn_ends, fit_termination
+from dydiff_env.world.fit_single_step import fit_behavior, fit_dynamics, fit_reward
 from dydiff_env.world.fitting import Fitting
 from dydiff_env.world.heldout import choose_refinement, held_out_fidelity
 from dydiff_env.world.parallel import Processes, processes
@@ -155,6 +156,7 @@ def fit_stages(fitting: Fitting) -> tuple[dict[str, Any], ErrorScale | None]:
     training["reward"] = fit_reward(fitting)
     training["termination"] = fit_termination(fitting)
     training["dynamics"] = fit_dynamics(fitting)
+    training["termination"] = fit_drawn_ends(fitting, training["termination"])
     if fitting.preset.anchors is None:
         training["denoiser"] = fit_free_denoiser(fitting)
         return training, None

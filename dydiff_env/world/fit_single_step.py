@@ -1,4 +1,4 @@
-"""Training the single-step models: reward, termination, dynamics, and the behaviour clones."""
+"""Training the single-step models: reward, dynamics, and the behaviour clones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Step
 from dydiff_env.world.dynamics import keep_members
-from dydiff_env.world.fitting import HELD_OUT_ROWS, WORTH, Fitting
+from dydiff_env.world.fitting import WORTH, Fitting
 from dydiff_env.world.hard_examples import HardExamples
 from dydiff_env.world.memory import remembered
 from dydiff_env.world.reward import RewardModel
@@ -44,31 +44,29 @@ def spread(fitting: Fitting, of: Callable[[Step], Tensor]) -> tuple[Tensor, Tens
 
 
 def fit_reward(fitting: Fitting) -> dict[str, Any]:
-    """r_ψ(s, a) (Eq. 10), or r_ψ(s, a, s') where that is to be found out and explains far more of what is held out."""
-    done, given = _fit_reward(fitting, "reward"), fitting.preset.reward.next_state
-    if given is not None:
+    """r_ψ(s, a) (Eq. 10); or one that is told the next state, and whether it ends the episode, where that is to be found out and pays."""
+    done, config = _fit_reward(fitting, "reward"), fitting.preset.reward
+    if config.next_state is not None:
         return done
-    plain, without, kept = fitting.models.reward, done["r2"], False
+    plain, without = fitting.models.reward, done["r2"]
+    chosen = dataclasses.replace(config, next_state=False)
     if without is not None and without < EXPLAINED:
-        _set_next_state(fitting, True)
+        more = dataclasses.replace(config, next_state=True, ends=len(fitting.batches.terminal_steps) > 1)
         with own_draws(torch.device("cpu"), fitting.seed):
             spec = fitting.data.spec
-            fitting.models.reward = RewardModel(spec.observation_size, spec.action_size, fitting.preset.reward).to(fitting.device)
+            fitting.models.reward = RewardModel(spec.observation_size, spec.action_size, more).to(fitting.device)
         other = _fit_reward(fitting, "reward_next")
         kept = 1 - other["r2"] < WORTH * (1 - without)
-        reason = f"Rewards: r(s, a) explains {without:.3f} of the variance held out, r(s, a, s') {other['r2']:.3f}: " + (
-            "the world rewards by the next state, too." if kept else "not much more, so the world rewards by r(s, a)."
+        told = "the next state and the end" if more.ends else "the next state"
+        reason = f"Rewards: r(s, a) explains {without:.3f} of the variance held out, told {told} it explains {other['r2']:.3f}: " + (
+            "so the world rewards." if kept else "not much more, so the world rewards by r(s, a)."
         )
-        choice = {"kept": kept, "without": without, "with": other["r2"], "reason": reason}
-        done = {**(other if kept else done), "next_state": choice}
+        choice = {"kept": kept, "ends": kept and more.ends, "without": without, "with": other["r2"], "reason": reason}
+        done, chosen = {**(other if kept else done), "next_state": choice}, more if kept else chosen
         if not kept:
             fitting.models.reward = plain
-    _set_next_state(fitting, kept)
+    fitting.preset = dataclasses.replace(fitting.preset, reward=chosen)
     return done
-
-
-def _set_next_state(fitting: Fitting, value: bool) -> None:
-    fitting.preset = dataclasses.replace(fitting.preset, reward=dataclasses.replace(fitting.preset.reward, next_state=value))
 
 
 def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
@@ -84,10 +82,10 @@ def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
 
     def loss(generator: torch.Generator, _: int) -> Tensor:
         step = fitting.batches.steps(fitting.draw(generator, config.batch))
-        return model.loss(step.states, step.actions, step.next_states, step.rewards)
+        return model.loss(step.states, step.actions, step.next_states, step.rewards, step.terminal)
 
     def holdout() -> Tensor:
-        return model.loss(held.states, held.actions, held.next_states, held.rewards)
+        return model.loss(held.states, held.actions, held.next_states, held.rewards, held.terminal)
 
     done = train(
         "reward",
@@ -101,56 +99,6 @@ def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
     variance = float((held.rewards / model.std).var())
     r2 = float(1 - holdout().detach() / variance) if variance > 1e-9 else None  # nothing to explain in a constant
     return {**done, "r2": r2}
-
-
-def fit_termination(fitting: Fitting) -> dict[str, Any]:
-    """The termination model, or none where no episode terminates."""
-    model, config = fitting.models.termination, fitting.share(fitting.preset.termination_training)
-    ends = fitting.batches.terminal_steps
-    if len(ends) < 2:
-        none = "No episode of the data ends in a terminal state: this world never terminates."
-        one = "One episode of the data ends in a terminal state, too few to learn from: this world never terminates."
-        return {"steps": 0, "note": one if len(ends) else none}
-    pool, held_out = fitting.split
-    spared = len(np.intersect1d(ends, pool)) >= 2
-    if not spared:  # a few long episodes, the last part of each held out: every end is learned from
-        pool = np.arange(fitting.data.transitions)
-    train_ends, held_ends = (np.intersect1d(ends, part) for part in (pool, held_out))
-    # Near misses, the steps just before an end, teach where the border runs.
-    near = np.intersect1d(pool, (train_ends[:, None] - np.arange(1, 6)).reshape(-1))
-    near = np.setdiff1d(near, ends)
-
-    def loss(generator: torch.Generator, _: int) -> Tensor:
-        def some(of: np.ndarray, n: int) -> np.ndarray:
-            return of[torch.randint(len(of), (n,), generator=generator).numpy()]
-
-        fifth = config.batch // 5
-        parts = [
-            some(train_ends, 2 * fifth),
-            some(pool, fifth),
-            some(near if len(near) else ends, 2 * fifth),
-        ]
-        step = fitting.batches.steps(np.concatenate(parts))
-        return model.loss(step.next_states, step.terminal)
-
-    done = train("termination", model, loss, config, seed=fitting.seed, **fitting.files("termination"))
-    # The threshold wants many terminal states and their true share, so it is set on training states...
-    rng, ordinary = np.random.default_rng(fitting.seed), np.setdiff1d(pool, train_ends)
-    some = rng.choice(ordinary, min(10 * HELD_OUT_ROWS, len(ordinary)), replace=False)
-    step = fitting.batches.steps(np.union1d(some, train_ends))
-    done["train"] = model.calibrate(step.next_states, step.terminal, len(ordinary) / max(1, len(some)))
-    if not spared:
-        return {**done, "held_out": None}
-    # ... and judged on held-out ones alone.
-    step = fitting.batches.steps(np.union1d(held_out[: 10 * HELD_OUT_ROWS], held_ends))
-    called, real = model.terminal(step.next_states), step.terminal.bool()
-    hits = float((called & real).sum())
-    done["held_out"] = {
-        "precision": hits / max(1.0, float(called.sum())),
-        "recall": hits / max(1.0, float(real.sum())),
-        "terminal_states": int(real.sum()),
-    }
-    return done
 
 
 def fit_dynamics(fitting: Fitting) -> dict[str, Any]:

@@ -61,12 +61,13 @@ def imagine(
         if member is not None:
             following = torch.where(member[:, None] < 0, following, found[member.clamp(min=0), rows])
         following = following.clamp(-BOUND, BOUND)
-        rewards.append(world.models.reward(world.normalizer.within(states), action, world.normalizer.within(following)))
         uncertainties.append((spread + LEAST).sqrt() - LEAST**0.5)  # a root has no slope at 0
-        if ends.rule is not None:
-            lives.append(1 - ends.terminal(following).float())
-        else:
+        if ends.rule is None and torch.isinf(ends.sharpness):
             lives.append(torch.sigmoid(ends.threshold - ends(following)))  # 1 where the threshold is infinite: nothing ever ends
+        else:
+            lives.append(ends.outlived(following))
+        seen = (world.normalizer.within(states), action, world.normalizer.within(following))
+        rewards.append(world.models.reward.expected(*seen, lives[-1]))
         memory, states = dynamics.recall(states, action, following), following
     last = world.normalizer.denormalize(states)
     return Imagined(torch.stack(rewards, 1), torch.stack(uncertainties, 1), torch.stack(lives, 1), last)

@@ -79,7 +79,7 @@ class Preset:
             steps=12_000, batch=512, learning_rate=2e-3, evaluate_every=1_000
         )
     )
-    termination: TerminationConfig = field(default_factory=TerminationConfig)
+    termination: TerminationConfig = field(default_factory=lambda: TerminationConfig(drawn=None))
     termination_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             steps=16_000, batch=512, learning_rate=3e-3, evaluate_every=1_000
@@ -169,6 +169,7 @@ PAPER = Preset(
     name="paper",
     dynamics=DynamicsConfig(members=7, elites=5),
     reward=RewardConfig(),
+    termination=TerminationConfig(),
     dynamics_training=TrainingConfig(
         steps=200_000, batch=256, learning_rate=1e-4, schedule="constant", evaluate_every=1_000, patience=7
     ),

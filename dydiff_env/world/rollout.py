@@ -25,7 +25,7 @@ class Rollout(NamedTuple):
     states: Tensor  # (B, L+1, O)
     actions: Tensor  # (B, L, A)
     disagreement: Tensor  # (B, L, O), of the elites about s_{t+1}
-    alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal
+    alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal, or how likely that is
     first: Tensor | None = None  # (B, L, O), what the first elite alone would have put in s_{t+1}'s place; not kept in training
     memory: Tensor | None = None  # (B, P), of the step before the first
 
@@ -64,7 +64,7 @@ def rollout(
         recalled = dynamics.recall(now, actions[-1], following)
         states[:, t + 1] = now = following
         disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first
-        alive[:, t + 1] = alive[:, t] * (~termination.terminal(now)).float()
+        alive[:, t + 1] = alive[:, t] * termination.outlived(now)
     return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first, memory)
 
 
@@ -99,7 +99,7 @@ def apart(
         following = dynamics.each(now, actions, recalled).clamp(-BOUND, BOUND)
         recalled, now = dynamics.recall(now, actions, following), following
         if t % LOOK == LOOK - 1:
-            alive = alive * (~termination.terminal(now)).float()
+            alive = alive * termination.outlived(now) ** LOOK
         yield now, alive
 
 

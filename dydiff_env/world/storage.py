@@ -26,6 +26,10 @@ from dydiff_env.world.world import World
 SCHEMA = 2
 """Raised whenever older folders can no longer be read."""
 
+# A threshold of +inf never terminates, a sharpness of +inf is a border; a start that nothing led to has NaN for the step before; not every
+# observation is bounded.
+INFINITE = ("threshold", "sharpness", "before_bank", "normalizer.low", "normalizer.high")
+
 Built = TypeVar("Built", bound=nn.Module)
 
 AGAIN = "The folder is damaged or incomplete; fit the world again, or copy it whole."
@@ -50,6 +54,7 @@ def load(path: Path, device: str | torch.device) -> World:
         spec = DatasetSpec.from_json(json.dumps(document["spec"]))
         preset = Preset.from_dict(document["preset"])
         weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
+        weights.setdefault("termination.sharpness", torch.tensor(torch.inf))  # worlds of before know borders alone
         models = load_into(lambda: Models(spec, preset), weights)
         scale = None
         if "error_scale.slope" in tensors:
@@ -71,8 +76,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DyDiffError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}.", fix)
     tensors = load_file(path / "world.safetensors")
     for name, value in tensors.items():
-        # A threshold of +inf never terminates; a start that nothing led to has NaN for the step before; not every observation is bounded.
-        if not value.isfinite().all() and not name.endswith(("threshold", "before_bank", "normalizer.low", "normalizer.high")):
+        if not value.isfinite().all() and not name.endswith(INFINITE):
             raise DyDiffError(f"{path} holds numbers that are not finite, in {name}.", AGAIN)
     return document, tensors
 

@@ -249,7 +249,7 @@ class World:
         drawn = torch.cat(out)
         states = drawn[..., : rolled.states.shape[-1]]
         if self.error_scale is None or self.models.termination.rule is not None:
-            return states, (~in_blocks(self.models.termination.terminal, states, rows=128)).float().cumprod(1)
+            return states, in_blocks(self.models.termination.outlived, states, rows=128).cumprod(1)
         if torch.isinf(self.models.termination.threshold):
             return states, rolled.alive
         return states, drawn[..., -1]
