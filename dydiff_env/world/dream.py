@@ -212,12 +212,13 @@ def _window(
         config.update,
         believe,
     )
-    if iterations and (ends.rule is not None or not world.anchored):
+    drawn = ends.rule is None and bool(ends.sharpness.isfinite())
+    if iterations and (ends.rule is not None or drawn or not world.anchored):
         # What ends a dream reads states: it is to read those that are shown, not the samples they were made of.
         alive = in_blocks(ends.outlived, refined[:, 1:], rows=128).cumprod(1)
     # When a rollout ends is drawn from how likely it lives, so that as many live as should. The margins keep a denoiser
     # that is a little unsure from ending long dreams.
-    enough = (0.05 + 0.9 * fate if iterations else fate)[:, None].to(world.device, torch.float32)
+    enough = (fate if drawn else 0.05 + 0.9 * fate)[:, None].to(world.device, torch.float32)
     # A refined dream may outlive the single-step rollout, which has nothing to say after its end: what it last said holds on.
     last = (rolled.alive > 0).sum(1, keepdim=True)
     said = torch.minimum(torch.arange(horizon, device=world.device), last)
