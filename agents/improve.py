@@ -1,7 +1,7 @@
 """Improving a policy in a world: a copy of it learns from its own dreams, and is kept where it earns most in whole ones.
 
 A policy that has learned from a world finds out what is wrong with it: it falls in reality where its dreams go on. What is wrong with
-the mean of the ensemble is not wrong alike in each member. So a copy is worth what it earns in the member in which it earns least.
+the mean of the ensemble is not wrong alike in each member. So a copy is worth what it gains in the member in which it gains least.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def improve(
         progress: say how long it will take, and show a bar on a terminal.
 
     Returns:
-        What :func:`~dydiff_env.agents.trainer.train` returns; ``dream_return_before``, of the policy itself (as all dreamt returns here, in
-        the member in which it earns least); and ``copy_error``, how far the copy's actions were from the policy's at first (root mean
-        square, in units of half their range; None where the run was resumed).
+        What :func:`~dydiff_env.agents.trainer.train` returns; ``dream_return_before``, of the policy itself, the mean over members (a
+        copy's is this, and what it gains in the member in which it gains least); and ``copy_error``, how far the copy's actions were from
+        the policy's at first (root mean square, in units of half their range; None where the run was resumed).
 
     Raises:
         DyDiffError: where ``out`` is another run's, or the action space has no bounds.
@@ -72,7 +72,7 @@ def improve(
         episode = min(world.episode_limit or LONGEST, LONGEST)
     config = config or SVGConfig()
     config = replace(config, episode=episode, length=min(config.length, episode))
-    judge = Sceptic(world, episode)
+    judge = Sceptic(world, episode, policy)
     if env is not None:
         time_limit(env)  # told now, not after minutes
     if tensorboard is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
-from dydiff_env.evaluation.members import returns_by_member
+from dydiff_env.evaluation.members import ByMember, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.policies.policy import Policy
@@ -68,31 +68,46 @@ class Judge:
 
 @dataclass(frozen=True)
 class Sceptic:
-    """Dreams whole episodes of a policy in each member of the ensemble alone, its actions disturbed, and believes the worst member.
+    """Dreams whole episodes of a policy in each member of the ensemble alone, its actions disturbed, and believes the member in which it
+    gains least over another.
+
+    What members differ in about both policies alike, one promising more than the next, says nothing about which is better.
 
     Args:
         world: whose members.
         horizon: the longest episode, steps.
+        than: the policy to be better than.
         episodes: in each member, from first states of the data; the same ones every time, and the same noise.
         noise: its standard deviation, in units of half an action's range: what holds only without noise does not hold in reality.
     """
 
     world: World
     horizon: int
+    than: Policy
     episodes: int = 16
     noise: float = 0.1
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the world."""
-        return f"{world_fingerprint(self.world)} by members, the same noise {self.noise} for each"
+        return f"{world_fingerprint(self.world)} by the least gain in a member, noise {self.noise}"
+
+    @cached_property
+    def before(self) -> ByMember:
+        """What the policy to be better than earns."""
+        return self._dreams(self.than)
 
     def __call__(self, policy: Policy) -> dict[str, float]:
-        """A row of the log: the mean return in the worst member, the spread over members, and the mean length in all."""
-        bounded = as_policy(policy, self.world.spec)
-        found = returns_by_member(self.world, bounded, self.episodes, horizon=self.horizon, noise=self.noise)
+        """A row of the log: what the other policy earns, and the least that this one earns more in any member; the spread over members,
+        and the mean length in all."""
+        found, before = self._dreams(policy), self.before.returns.mean(1)
         means = found.returns.mean(1)
-        return {"dream_return": float(means.min()), "dream_std": float(means.std()), "dream_length": float(found.lengths.mean())}
+        worth = before.mean() + (means - before).min()
+        return {"dream_return": float(worth), "dream_std": float(means.std()), "dream_length": float(found.lengths.mean())}
+
+    def _dreams(self, policy: Policy) -> ByMember:
+        bounded = as_policy(policy, self.world.spec)
+        return returns_by_member(self.world, bounded, self.episodes, horizon=self.horizon, noise=self.noise)
 
 
 def best_path(out: Path) -> Path:

@@ -48,8 +48,10 @@ class SVGConfig:
         actor_steps: of a round.
         batch_size: short dreams a step of the actor; transitions a step of the critic are four times as many.
         member_share: of the short dreams that are single members'.
-        penalty: λ. Where the ensemble is as unsure as it is on the mean in dreams of the policy one begins with, λ standard deviations of
-            these dreams' rewards are taken off (at least a tenth of those of the log's); elsewhere in proportion.
+        penalty: λ. Where the ensemble is as unsure as it is on the mean in dreams of the policy one begins with, λ deviations of these
+            dreams' rewards are taken off (at least a tenth of the log's standard deviation); elsewhere in proportion. The deviation is
+            the standard one, or what it would be of a Gaussian with the same mean absolute one, if that is less: a blow at an episode's
+            end is not to set the price of every step.
         discount: γ; 1 − 3 / ``episode`` when None: dreams of short episodes, cut off and begun anew, tell a far-sighted critic nothing of
             what comes after, and TD(λ) then diverges.
         trace: λ of the critic's targets, TD(λ).
@@ -126,11 +128,11 @@ class SVG(Agent):
         routine = world.dream(policy, starts, config.length, 0, seed=seed, before=before)
         assert routine.uncertainties is not None
         real, logged_spread = routine.mask, float(world.models.reward.std)
-        spread, doubt = float(routine.rewards[real].std()), float(routine.uncertainties[real].mean())
+        rewards, doubt = routine.rewards[real], float(routine.uncertainties[real].mean())
+        spread = min(float(rewards.std()), math.sqrt(math.pi / 2) * float(np.abs(rewards - rewards.mean()).mean()))
         # A policy that earns next to nothing says little about what rewards are; a lone member is never in doubt.
         self.price.fill_(config.penalty * max(spread, 0.1 * logged_spread) / doubt if doubt > 1e-6 else 0.0)
-        rewards = self._earned(routine)
-        worth = discounted(rewards, torch.as_tensor(real, device=self.device), config.gamma)
+        worth = discounted(self._earned(routine), torch.as_tensor(real, device=self.device), config.gamma)
         self.reward_scale.copy_(worth[torch.as_tensor(real, device=self.device)].std().clamp(min=1e-6))
         logged = world.sample_starts(20_000, seed=stream(seed, STARTS))
         observations = torch.as_tensor(np.concatenate([routine.observations[:, :-1][real], logged]), device=self.device)

@@ -61,10 +61,12 @@ def _train(document: dict[str, Any]) -> Summary:
 
 def _improve(document: dict[str, Any]) -> Summary:
     before, best = document["dream_return_before"], document.get("best_return")
-    where = "in the member of the ensemble in which it earns least"
     if best is None or best <= before:
-        return f"No copy earns more than the policy it began with ({before:.1f} {where}): keep that one.", []
-    made = f"{document['best_checkpoint']} earns {best:.1f} in dreams, {where}; the policy it began with, {before:.1f}."
+        return f"No copy gains in every member of the ensemble over the policy it began with (dreamt {before:.1f}): keep that one.", []
+    made = (
+        f"{document['best_checkpoint']} gains {best - before:.1f} in dreams in each member of the ensemble at least, over the policy it "
+        f"began with ({before:.1f})."
+    )
     return made, _train(document)[1]
 
 

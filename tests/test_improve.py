@@ -107,16 +107,22 @@ def test_an_exact_rule_ends_what_is_imagined(tiny_world_path):
     assert (found.lives == 0).all() and found.rewards.requires_grad
 
 
-def test_the_sceptic_believes_the_worst_member_and_says_the_same_again(tiny_world):
-    sceptic = Sceptic(tiny_world, 15, episodes=4, noise=0.0)
-    found = sceptic(as_policy(swing, tiny_world.spec))["dream_return"]
+def test_the_sceptic_believes_the_member_that_gains_least_and_says_the_same_again(tiny_world):
+    better = as_policy(lambda at: 0.3 * swing(at), tiny_world.spec)
+    sceptic = Sceptic(tiny_world, 15, as_policy(swing, tiny_world.spec), episodes=4, noise=0.0)
     starts = torch.from_numpy(tiny_world.sample_starts(4, kind="initial"))
-    dynamics, each = tiny_world.models.dynamics, []
-    for member in range(dynamics.config.members):
-        dreamt = imagine(tiny_world, swing, starts, unknown(tiny_world, 4), 15, torch.full((4,), member))
-        paid = torch.cat([torch.ones(4, 1), (dreamt.lives > 0.5).float().cumprod(1)[:, :-1]], 1)
-        each.append(float((dreamt.rewards * paid).sum(1).mean()))
-    assert found == pytest.approx(min(each), abs=1e-3)
+    earned = []
+    for gain in (1.0, 0.3):
+        each = []
+        for member in range(tiny_world.models.dynamics.config.members):
+            of = torch.full((4,), member)
+            dreamt = imagine(tiny_world, lambda at, gain=gain: gain * swing(at), starts, unknown(tiny_world, 4), 15, of)
+            paid = torch.cat([torch.ones(4, 1), (dreamt.lives > 0.5).float().cumprod(1)[:, :-1]], 1)
+            each.append(float((dreamt.rewards * paid).sum(1).mean()))
+        earned.append(np.array(each))
+    before, after = earned
+    assert sceptic(better)["dream_return"] == pytest.approx(before.mean() + (after - before).min(), abs=2e-3)
+    assert sceptic(sceptic.than)["dream_return"] == pytest.approx(before.mean(), abs=1e-3)
     chance = load_policy("random", tiny_world.spec)
     assert sceptic(chance) == sceptic(chance)
 
@@ -134,7 +140,7 @@ def test_the_best_copy_is_kept_and_knows_its_world(tiny_world_path, tmp_path):
     document = improve(policy, world, out, SMALL, episode=20, named=str(tiny_world_path), schedule=SOON)
     returns = dict(map(tuple, document["dream_returns"]))
     assert list(returns) == [2, 4] and document["best_return"] == max(returns.values())
-    assert document["dream_return_before"] == pytest.approx(Sceptic(world, 20)(policy)["dream_return"])
+    assert document["dream_return_before"] == pytest.approx(Sceptic(world, 20, policy)(policy)["dream_return"])
     best = document["best_checkpoint"]
     assert load_agent(best).updates == document["best_updates"] and load_policy(best).kind == "svg"
     assert world_folder(best) == tiny_world_path

@@ -18,8 +18,8 @@ from dydiff_env.world.rollout import BOUND
 from dydiff_env.world.termination import TerminationModel
 from dydiff_env.world.training import train
 
-CLEAR = 0.9  # F1 held out: a border that finds so many ends is not asked for more
-ENOUGH = 10  # ends held out, to tell by how likely ends are
+CLEAR = 0.9  # F1: a border that finds so many ends is not asked for more
+ENOUGH = 10  # ends held out, to tell by them how clear a border is and how likely ends are; else training ones tell
 NEAR = 5  # steps before an end that teach where the border runs
 
 
@@ -98,7 +98,9 @@ def fit_drawn_ends(fitting: Fitting, found: dict[str, Any]) -> dict[str, Any]:
         found: what :func:`fit_termination` said; the return value, with what was found out here.
     """
     given = fitting.preset.termination.drawn
-    judged = found.get("held_out") or found.get("train")
+    judged = found.get("held_out")
+    if judged is None or judged["terminal_states"] < ENOUGH:
+        judged = found.get("train")
     f1 = 1.0 if judged is None else _f1(judged)
     drawn = judged is not None and (f1 < CLEAR if given is None else given)
     termination = dataclasses.replace(fitting.preset.termination, drawn=drawn)
@@ -119,11 +121,11 @@ def fit_drawn_ends(fitting: Fitting, found: dict[str, Any]) -> dict[str, Any]:
     done = _learn(fitting, ends, "ends", predicted)
     # The dynamics know by heart how some logged episodes ended: how likely an end is, held-out ones tell better, where there are enough.
     rows, weight = ends.true_share(fitting.seed)
-    if ends.held_out is not None and len(np.intersect1d(ends.held_out, fitting.batches.terminal_steps)) >= ENOUGH:
-        rows, weight = ends.held_out, 1.0
+    if ends.held_out is not None and (spare := len(np.intersect1d(ends.held_out, fitting.batches.terminal_steps))) >= ENOUGH:
+        rows, weight = ends.held_out, (len(fitting.split.held_out) - spare) / max(1, len(ends.held_out) - spare)
     step = fitting.batches.steps(rows)
     model.draw_ends(predicted(step, rows), step.terminal, weight)
-    reason = f"Ends: no border between states tells them (F1 {f1:.2f} held out), so dreams draw them, by how likely they are."
+    reason = f"Ends: no border between states tells them (F1 {f1:.2f}), so dreams draw them, by how likely they are."
     return {**found, "drawn": {**done, "f1": f1, "reason": reason}}
 
 
