@@ -76,7 +76,7 @@ def main() -> None:
             "command": f"python benchmarks/improve.py WORLD {Path(arguments.policy).name} --rounds {arguments.rounds} "
             f"--penalty {arguments.penalty:g} --every {arguments.every} --out RUN",
             "what": f"mean real return of {EPISODES} episodes: of the policy, of the copy whose dreams were best, of the last copy; the "
-            "best of the evaluations on the way (10 episodes each). Dreamt: the policy's and the least gain in a member, actions disturbed. "
+            "best of the evaluations on the way (10 episodes each). Dreamt: the policy's and the least gain in a member, with noise. "
             "Seconds: with evaluations in reality.",
             "before": before,
             "mean": mean,
