@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
 from dydiff_env.evaluation.members import ByMember, returns_by_member
@@ -93,16 +95,16 @@ class Sceptic:
         return f"{world_fingerprint(self.world)} by the least gain in a member, noise {self.noise}"
 
     @cached_property
-    def before(self) -> ByMember:
-        """What the policy to be better than earns."""
-        return self._dreams(self.than)
+    def before(self) -> np.ndarray:
+        """What the policy to be better than earns in each member (members,)."""
+        return self._dreams(self.than).returns.mean(1)
 
     def __call__(self, policy: Policy) -> dict[str, float]:
         """A row of the log: what the other policy earns, and the least that this one earns more in any member; the spread over members,
         and the mean length in all."""
-        found, before = self._dreams(policy), self.before.returns.mean(1)
+        found = self._dreams(policy)
         means = found.returns.mean(1)
-        worth = before.mean() + (means - before).min()
+        worth = self.before.mean() + (means - self.before).min()
         return {"dream_return": float(worth), "dream_std": float(means.std()), "dream_length": float(found.lengths.mean())}
 
     def _dreams(self, policy: Policy) -> ByMember:

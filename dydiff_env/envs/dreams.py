@@ -11,7 +11,7 @@ import torch
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.envs.plans import Plans
 from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.policies.draws import draws_always
+from dydiff_env.world.acting import draws
 from dydiff_env.world.transformer import TransformerConfig
 from dydiff_env.world.world import World
 
@@ -225,7 +225,7 @@ class Dreams:
         if not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
             return 0
         assert self.policy is not None
-        if draws_always(self.policy, torch.as_tensor(self.world.sample_starts(8), device=self.world.device)):
+        if draws(self.world, self.policy, deterministic=True):
             return 0
         return min(preset.network.patch, self.window)
 

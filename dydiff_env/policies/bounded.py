@@ -80,8 +80,10 @@ class BoundedPolicy:
     def uncounted(self) -> Iterator[None]:
         """What is asked inside, to find out about the policy, counts neither as proposed nor as clipped."""
         counts = self.proposed, self.clipped
-        yield
-        self.proposed, self.clipped = counts
+        try:
+            yield
+        finally:
+            self.proposed, self.clipped = counts
 
     def __call__(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """The same as ``act``."""
