@@ -13,8 +13,8 @@ Their shares are those that serve best, for each dimension d and over all starts
 
     least Σ ((s^m − ŝ)_d − η_d c_d − ζ_d e_d)²,
 
-averaged over m, less some standard errors of that mean, from 0 to 1: one and a half for ζ, two and a half for η. What the denoiser reads
-off is there for some policies and not for others, and a share that is not clearly borne out does more harm than good.
+averaged over m, less two and a half standard errors of that mean, from 0 to 1. What a correction reads off is there for some policies
+and not for others, and a share that is not clearly borne out does more harm than good.
 
 Members that are much nearer to one another than reality is to them have an error in common, which they cannot tell of. `fit` finds
 that out on held-out episodes (heldout.py) and then sets one number for all policies.
@@ -33,7 +33,7 @@ from dydiff_env.world.rollout import Rollout
 
 ASTRAY = 4.0  # times as far as the median member: a rollout that has gone farther counts as if it had gone so far
 STARTS = 64  # rollouts that the shares are estimated from
-CAUTION = (2.5, 1.5)  # standard errors that are taken off η and ζ
+CAUTION = 2.5  # standard errors that are taken off η and ζ
 
 
 class Trust(NamedTuple):
@@ -98,5 +98,5 @@ def borne_out(found: Sequence[Tensor]) -> Trust:
         return Trust(0.0)
     views = torch.stack(list(found))
     error = views.std(0) / len(views) ** 0.5 if len(views) > 1 else torch.zeros_like(views[0])
-    denoiser, members = (views.mean(0) - torch.tensor(CAUTION, device=views.device)[:, None] * error).clamp(0, 1)
+    denoiser, members = (views.mean(0) - CAUTION * error).clamp(0, 1)
     return Trust(denoiser, members[:-1])
