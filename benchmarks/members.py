@@ -2,9 +2,9 @@
 
     python benchmarks/members.py WORLD=policies.json… [--episodes 20] [--out benchmarks/results/members.json]
 
-A row a world: how its members agree on the order of the policies (consensus), and how the dream's own order and returns agree with the
-real ones that the file tells (`make_policies.py` writes it, checkpoints beside it). Each policy: real return, dreamt return, and what
-the members make of it; and how well the spread of these ranks the policies by the dream's error.
+A row a world: how its members agree on the order of the policies (consensus) and on their returns (spread), and how the dream's own order
+and returns agree with the real ones that the file tells (`make_policies.py` writes it, checkpoints beside it). Each policy: real return,
+dreamt return, and what the members make of it; and how well the spread of these ranks the policies by the dream's error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dydiff_env import World, load_policy
-from dydiff_env.evaluation.members import consensus, returns_by_member
+from dydiff_env.evaluation.members import consensus, returns_by_member, spread
 from dydiff_env.evaluation.ope import dream_returns, rank_correlation
 
 
@@ -31,7 +31,7 @@ def row_of(world: World, path: Path, episodes: int) -> dict[str, Any]:
         dreamt = float(dream_returns(world, policy, episodes).returns.mean())
         policies[name] = {"real": told["return_mean"], "dream": dreamt, "members": by_member[name].tolist()}
     real, dream = (np.array([row[key] for row in policies.values()]) for key in ("real", "dream"))
-    error, spread = np.abs(dream - real), np.array([each.std() for each in by_member.values()])
+    error, apart = np.abs(dream - real), np.array([each.std() for each in by_member.values()])
     return {
         "task": known["environment"],
         "preset": world.preset.name,
@@ -39,8 +39,8 @@ def row_of(world: World, path: Path, episodes: int) -> dict[str, Any]:
         "consensus": consensus(by_member),
         "spearman": rank_correlation(dream, real),
         "mean_absolute_error": float(error.mean() / np.ptp(real)),
-        "mean_spread": float(spread.mean() / np.ptp(dream)),
-        "spread_to_error": rank_correlation(spread, error),
+        "spread": spread(by_member),
+        "spread_to_error": rank_correlation(apart, error),
         "policies": policies,
     }
 

@@ -83,7 +83,7 @@ def main() -> None:
         "r2": record["training"]["reward"]["r2"],
         "termination": [ends[name] for name in ("precision", "recall") if name in ends],
         "drawn_ends": bool(made["preset"]["termination"].get("drawn")),
-        "ranking": {**ranked["agreement"], "consensus": ranked["consensus"]},
+        "ranking": {**ranked["agreement"], "consensus": ranked["consensus"], "spread": ranked["spread"]},
         "improve": {"policy": real["medium.pt"], "chosen": real[Path(better["best_checkpoint"]).name], "last": real[improved.name],
                     "dreamt_policy": better["dream_return_before"], "dreamt_chosen": better["best_return"]},
     }  # fmt: skip

@@ -115,7 +115,7 @@ def _ranking(
     dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, members: dict[str, np.ndarray], plot: Path | None
 ) -> dict[str, Any]:
     """One row a policy, best first by the dream where there is one; how its members agree, and how both do where there are both."""
-    from dydiff_env.evaluation.members import consensus
+    from dydiff_env.evaluation.members import consensus, spread
     from dydiff_env.evaluation.ope import agreement, plot_agreement, table
 
     document: dict[str, Any] = {"policies": table(dreamt, real)}
@@ -123,7 +123,7 @@ def _ranking(
         for row in document["policies"]:
             row["dream_by_member"] = members[row["policy"]].tolist()
         if len(members) > 1:
-            document["consensus"] = consensus(members)
+            document |= {"consensus": consensus(members), "spread": spread(members)}
     if dreamt and real:
         if len(real) > 1:
             document["agreement"] = asdict(agreement(dreamt, real))
@@ -134,7 +134,7 @@ def _ranking(
 
 
 def _show(document: dict[str, Any]) -> None:
-    from dydiff_env.evaluation.members import AGREED
+    from dydiff_env.evaluation.members import AGREED, NEAR
 
     table = Table(title=f"Returns of {document['episodes']} episodes each, in {document['in']}")
     table.add_column("policy")
@@ -156,12 +156,13 @@ def _show(document: dict[str, Any]) -> None:
         table.add_row(*cells)
     console.print(table)
     if "consensus" in document:
-        alike = document["consensus"] >= AGREED
+        alike, near = document["consensus"] >= AGREED, document["spread"] <= NEAR
         console.print(
             f"Asked alone, the ensemble's members rank the policies {'alike' if alike else 'differently'} (mean rank correlation "
-            f"{document['consensus']:.2f})" + ("." if alike else ": do not go by this order."),
+            f"{document['consensus']:.2f}), and differ about a policy by {document['spread']:.1%} of the range between policies"
+            + ("." if alike and near else ": do not go by this order."),
             highlight=False,
-            style="" if alike else "yellow",
+            style="" if alike and near else "yellow",
         )
     if "agreement" in document:
         found = document["agreement"]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from dydiff_env import World
 from dydiff_env.cli.app import app
-from dydiff_env.evaluation.members import AGREED, consensus, returns_by_member
+from dydiff_env.evaluation.members import AGREED, NEAR, consensus, returns_by_member, spread
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies import as_policy, load_policy
 from dydiff_env.world.presets import TINY
@@ -73,6 +73,20 @@ def test_consensus_of_known_orders() -> None:
     assert consensus({"a": np.array([0.0, 9]), "b": np.array([5.0, 6])}) == pytest.approx(-1)
 
 
+def test_members_that_order_alike_can_promise_wildly_different_returns() -> None:
+    returns = {"falls": np.array([-9e4, -20.0, -10.0]), "walks": np.array([100.0, 110.0, 120.0])}
+    assert consensus(returns) == pytest.approx(1) and spread(returns) > NEAR
+    assert spread({name: 0.0 * row + row[1] for name, row in returns.items()}) == 0
+    assert spread({"a": np.array([1.0, 3.0]), "b": np.array([10.0, 14.0])}) == pytest.approx(1.5 / 10)
+
+
+@given(arrays(float, (4, 5), elements=st.integers(-5, 5)), st.floats(0.1, 10), st.floats(-5, 5))
+def test_spread_is_free_of_a_returns_unit(returns: np.ndarray, scale: float, shift: float) -> None:
+    returns = np.concatenate([returns, np.array([np.full(5, -6.0), np.full(5, 6.0)])])  # there is a range
+    plain, other = ({str(i): row for i, row in enumerate(found)} for found in (returns, scale * returns + shift))
+    assert spread(other) == pytest.approx(spread(plain))
+
+
 def test_the_command_says_what_members_make_of_it(tiny_world_path, tmp_path, monkeypatch) -> None:
     (tmp_path / "acts.py").write_text("def still(observations):\n    return 0 * observations[:, :3]\n")
     monkeypatch.chdir(tmp_path)
@@ -85,9 +99,11 @@ def test_the_command_says_what_members_make_of_it(tiny_world_path, tmp_path, mon
     world = ["--world", tiny_world_path]
     several = json.loads(run("--policy", "random", "--policy", "acts:still", *world, "--json"))
     by_member = {row["policy"]: np.array(row["dream_by_member"]) for row in several["policies"]}
-    assert several["consensus"] == pytest.approx(consensus(by_member)) and all(len(each) == 3 for each in by_member.values())
+    assert several["consensus"] == pytest.approx(consensus(by_member)) and several["spread"] == pytest.approx(spread(by_member))
+    assert all(len(each) == 3 for each in by_member.values())
     told = " ".join(run("--policy", "random", "--policy", "acts:still", *world).split())
-    assert ("alike" if several["consensus"] >= AGREED else "do not go by this order") in told
+    trusted = several["consensus"] >= AGREED and several["spread"] <= NEAR
+    assert "rank the policies" in told and ("do not go by this order" not in told) == trusted
     one = json.loads(run("--policy", "acts:still", *world, "--json"))
     np.testing.assert_array_equal(one["return_by_member"], by_member["acts:still"])
 
