@@ -2,11 +2,11 @@
 
 d3rlpy 2.8 pins gymnasium 1.0.0, so it wants an environment of its own (see d3rlpy_export.py for the lines):
 
-    d3/bin/python benchmarks/fqe.py DATASET POLICIES --dreams benchmarks/results/ope_hopper_M1.json --steps 50000 --out TABLE.json
+    d3/bin/python benchmarks/fqe.py DATASET POLICY… [--steps 50000] --out TABLE.json
+    python benchmarks/discounted.py TABLE.json POLICY… --world WORLD
 
-DREAMS, what `dydiff-env evaluate --world --json` printed, names the policies and says what they earn in reality and in dreams. FQE learns
-from the same log with d3rlpy's own settings, and a policy is worth its Q in the log's first states. Killed, the same command goes on with
-the next policy.
+FQE learns from the log with d3rlpy's own settings, and a policy is worth its Q in the log's first states. Killed, the same command goes on
+with the next policy. The second line adds what they earn in reality and in dreams, discounted alike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import torch
 from dydiff_env import load_policy
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.evaluation.ope import rank_correlation
 from dydiff_env.policies.policy import Policy
 
 LOOKS = 10  # at the values, along the training
@@ -78,12 +77,9 @@ def values(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("policies", type=Path)
-    parser.add_argument("--dreams", type=Path, required=True)
+    parser.add_argument("policies", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--gamma", type=float, default=0.99)
     parser.add_argument("--batch", type=int, default=100)
@@ -96,11 +92,10 @@ def main() -> None:
     log, flat = replay(data), data.flat()
     begins = np.flatnonzero(np.r_[True, flat.ends[:-1]])
     firsts = flat.observations[begins[:: max(1, len(begins) // 512)]]
-    told = {row["policy"]: row for row in json.loads(options.dreams.read_text())["policies"]}
     options.scale = float(flat.rewards.std())
     settings = {name: getattr(options, name) for name in ("steps", "gamma", "batch", "learning_rate", "seed")}
     table: dict[str, Any] = {
-        "command": f"python benchmarks/fqe.py DATASET POLICIES --dreams {options.dreams.name} "
+        "command": "python benchmarks/fqe.py DATASET POLICY… "
         + " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in settings.items()),
         "d3rlpy": version("d3rlpy"),
         "settings": settings,
@@ -110,27 +105,11 @@ def main() -> None:
         before = json.loads(options.out.read_text())
         if before["settings"] == settings:
             table = before
-    for name in told:
-        if name not in table["policies"]:
-            policy = load_policy(options.policies / name, data.spec)
-            table["policies"][name] = values(policy, log, firsts, options)
-            print(f"{name}: {table['policies'][name]}, real {told[name]['real_return']:.0f}", flush=True)
-        done = [one for one in told if one in table["policies"]]
-        real = [told[one]["real_return"] for one in done]
-        ranked = {
-            "fqe": [table["policies"][one]["values"][-1] for one in done],
-            "fqe, mean of its second half": [
-                float(np.mean(table["policies"][one]["values"][LOOKS // 2 :])) for one in done
-            ],
-            "dreams": [told[one]["dream_return"] for one in done],
-        }
-        table["spearman"] = {kind: rank_correlation(ours, real) for kind, ours in ranked.items()}
-        table["regret"] = {
-            kind: (max(real) - real[int(np.argmax(ours))]) / (np.ptp(real) or 1.0)
-            for kind, ours in ranked.items()
-        }
-        options.out.write_text(json.dumps(table, indent=1) + "\n")
-    print(json.dumps({name: table[name] for name in ("spearman", "regret")}))
+    for path in options.policies:
+        if path.stem not in table["policies"]:
+            table["policies"][path.stem] = values(load_policy(path, data.spec), log, firsts, options)
+            print(f"{path.stem}: {table['policies'][path.stem]}", flush=True)
+            options.out.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":
