@@ -3,7 +3,7 @@
     python benchmarks/discounted.py TABLE.json POLICY… --world WORLD [--episodes 100]
 
 FQE knows discounted returns alone, so these are compared; undiscounted ones have other orders. Reality: episodes from the environment's
-own first states; dreams: from the log's. The table gets both, and how each way ranks the policies.
+own first states; dreams: from the log's. The table gets both, once, and how each way ranks the policies.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
     gamma = table["settings"]["gamma"]
     rows = {path.stem: table["policies"][path.stem] for path in options.policies if path.stem in table["policies"]}
     for path in options.policies:
-        if path.stem in rows:
+        if path.stem in rows and "dream" not in rows[path.stem]:
             policy = load_policy(path, world.spec)
             rows[path.stem]["real"] = in_reality(policy, world, options.episodes, gamma)
             rows[path.stem]["dream"] = in_dreams(policy, world, options.episodes, gamma)
