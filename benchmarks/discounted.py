@@ -16,27 +16,8 @@ import numpy as np
 import torch
 
 from dydiff_env import World, load_policy
-from dydiff_env.data.recorder import record
-from dydiff_env.evaluation.ope import episode_limit, rank_correlation
-from dydiff_env.policies.policy import Policy
-
-
-def in_reality(policy: Policy, world: World, episodes: int, gamma: float) -> float:
-    """Mean discounted return of real episodes."""
-    assert world.spec.env_spec is not None
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        return policy.act(torch.as_tensor(observations, dtype=torch.float32)).numpy()
-
-    found = record(world.spec.env_spec, act, episodes=episodes, seed=1)
-    return float(np.mean([(one.rewards * gamma ** np.arange(len(one.rewards))).sum() for one in found]))
-
-
-def in_dreams(policy: Policy, world: World, episodes: int, gamma: float) -> float:
-    """Mean discounted return of dreams."""
-    dreams = world.dream(policy, world.sample_starts(episodes, kind="initial"), episode_limit(world))
-    steps = np.arange(dreams.rewards.shape[1])
-    return float(np.where(steps < dreams.lengths[:, None], dreams.rewards * gamma**steps, 0).sum(1).mean())
+from dydiff_env.evaluation.ope import dream_returns, rank_correlation
+from dydiff_env.evaluation.scores import environment_of, evaluate_returns
 
 
 def main() -> None:
@@ -53,10 +34,11 @@ def main() -> None:
     for path in options.policies:
         if path.stem in rows and "dream" not in rows[path.stem]:
             policy = load_policy(path, world.spec)
-            rows[path.stem]["real"] = in_reality(policy, world, options.episodes, gamma)
-            rows[path.stem]["dream"] = in_dreams(policy, world, options.episodes, gamma)
+            real = evaluate_returns(policy, environment_of(world.spec), options.episodes, discount=gamma)
+            rows[path.stem]["real"] = float(real.returns.mean())
+            rows[path.stem]["dream"] = float(dream_returns(world, policy, options.episodes, discount=gamma).returns.mean())
             print(path.stem, {key: np.round(value, 1) for key, value in rows[path.stem].items()}, flush=True)
-    real = np.array([row["real"] for row in rows.values()])
+    known = np.array([row["real"] for row in rows.values()])
     ways = {
         "fqe": [row["values"][-1] for row in rows.values()],
         "fqe, the mean of its second half": [np.mean(row["values"][len(row["values"]) // 2 :]) for row in rows.values()],
@@ -64,9 +46,9 @@ def main() -> None:
     }
     table["ways"] = {
         way: {
-            "spearman": rank_correlation(found, real),
-            "mean_absolute_error": float(np.abs(found - real).mean() / np.ptp(real)),
-            "regret": float((real.max() - real[np.argmax(found)]) / np.ptp(real)),
+            "spearman": rank_correlation(found, known),
+            "mean_absolute_error": float(np.abs(found - known).mean() / np.ptp(known)),
+            "regret": float((known.max() - known[np.argmax(found)]) / np.ptp(known)),
         }
         for way, found in ways.items()
     }

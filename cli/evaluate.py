@@ -46,6 +46,9 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Longest episode, steps; default: the environment's limit, or in dreams the longest logged."),
     ] = None,
+    discount: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="γ: a reward t steps on counts γ^t. Dreams know the near future best.")
+    ] = 1.0,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic/--stochastic", help="The policy's mode.")
@@ -89,24 +92,28 @@ def evaluate(
         real: dict[str, Episodes] | None = None
         members: dict[str, np.ndarray] = {}
         if dreams:
-            how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed}
+            how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed, "discount": discount}
             dreamt = rank(dreams, policies, episodes, iterations=iterations, **how)
             if dreams.models.dynamics.config.members > 1:
                 members = {name: returns_by_member(dreams, one, episodes, **how).returns.mean(1) for name, one in policies.items()}
         if where is not None:
             real = {
-                name: evaluate_returns(one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon)
+                name: evaluate_returns(
+                    one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon, discount=discount
+                )
                 for name, one in policies.items()
             }
+        told = {"discount": discount} if discount < 1 else {}
         place = f"world {world}" if dreamt else env or environment_of(spec).id
         if len(policies) == 1 and (dreamt is None or real is None):
             found = next(iter((dreamt or real or {}).values()))
             asked = {"return_by_member": members[policy[0]].tolist()} if members else {}
-            emit({**found.document(spec), **asked, "in": place}, json)
+            emit({**found.document(None if told else spec), **asked, **told, "in": place}, json)
             return
         document = _ranking(dreamt, real, members, plot) | {
             "in": f"{place} and {env}" if dreamt and real else place,
             "episodes": episodes,
+            **told,
         }
         emit(document, True) if json else _show(document)
 
@@ -136,7 +143,8 @@ def _ranking(
 def _show(document: dict[str, Any]) -> None:
     from dydiff_env.evaluation.members import AGREED, NEAR
 
-    table = Table(title=f"Returns of {document['episodes']} episodes each, in {document['in']}")
+    counted = f", discounted by {document['discount']:g}," if "discount" in document else ""
+    table = Table(title=f"Returns{counted} of {document['episodes']} episodes each, in {document['in']}")
     table.add_column("policy")
     places = [place for place in ("dream", "real") if f"{place}_return" in document["policies"][0]]
     asked = "dream_by_member" in document["policies"][0]

@@ -18,7 +18,9 @@ from dydiff_env import World
 from dydiff_env.cli.app import app
 from dydiff_env.evaluation.members import AGREED, NEAR, consensus, returns_by_member, spread
 from dydiff_env.evaluation.ope import dream_returns
+from dydiff_env.evaluation.scores import evaluate_returns
 from dydiff_env.policies import as_policy, load_policy
+from dydiff_env.policies.draws import stream
 from dydiff_env.world.presets import TINY
 
 
@@ -58,6 +60,20 @@ def test_members_meet_the_same_draws(tiny_world) -> None:
         np.testing.assert_array_equal(found.returns, again.returns)
     plain, disturbed = (returns_by_member(tiny_world, policy(tiny_world), 4, horizon=20, noise=noise).returns for noise in (0.0, 0.5))
     assert np.abs(plain - disturbed).min() > 0
+
+
+def test_returns_can_be_discounted(tiny_world) -> None:
+    acting, how = policy(tiny_world), {"horizon": 30}
+    steps = tiny_world.dream(acting, tiny_world.sample_starts(6, kind="initial"), 30, 0, trust=None, seed=stream(0, 0))
+    wanted = (np.where(steps.mask, steps.rewards, 0) * 0.9 ** np.arange(30)).sum(1)
+    found = dream_returns(tiny_world, acting, 6, iterations=0, discount=0.9, **how)
+    np.testing.assert_allclose(found.returns, wanted, rtol=1e-4)
+    first = dream_returns(tiny_world, acting, 6, iterations=0, discount=0.0, **how).returns
+    np.testing.assert_allclose(first, steps.rewards[:, 0], rtol=1e-4)
+    each = returns_by_member(tiny_world, acting, 6, discount=0.0, **how).returns
+    np.testing.assert_allclose(each, returns_by_member(tiny_world, acting, 6, horizon=1).returns, rtol=1e-4)
+    real = evaluate_returns(acting, "Hopper-v5", 3, discount=0.0, horizon=20).returns
+    np.testing.assert_allclose(real, evaluate_returns(acting, "Hopper-v5", 3, horizon=1).returns, rtol=1e-5)
 
 
 @given(arrays(float, (4, 5), elements=st.integers(-5, 5)))
@@ -105,6 +121,10 @@ def test_the_command_says_what_members_make_of_it(tiny_world_path, tmp_path, mon
     trusted = several["consensus"] >= AGREED and several["spread"] <= NEAR
     assert "rank the policies" in told and ("do not go by this order" not in told) == trusted
     one = json.loads(run("--policy", "acts:still", *world, "--json"))
+    less = json.loads(run("--policy", "acts:still", *world, "--json", "--discount", "0.5"))
+    assert less["discount"] == 0.5 and abs(less["return_mean"]) < abs(one["return_mean"]) and "discount" not in one
+    assert "normalized_score" in one and "normalized_score" not in less  # its ends are of undiscounted returns
+    assert "discounted by 0.5" in run("--policy", "random", "--policy", "acts:still", *world, "--discount", "0.5")
     np.testing.assert_array_equal(one["return_by_member"], by_member["acts:still"])
 
 

@@ -50,7 +50,12 @@ class Trajectories:
     @property
     def returns(self) -> np.ndarray:
         """(N,) undiscounted sum of rewards, r_ψ(τ) of Eq. 11 when the rewards come from the reward model."""
-        return np.where(self.mask, self.rewards, 0.0).sum(1)
+        return self.discounted(1.0)
+
+    def discounted(self, discount: float) -> np.ndarray:
+        """(N,) sum of rewards, of which one t steps on counts γ^t."""
+        weights = (discount ** np.arange(self.horizon)).astype(self.rewards.dtype)
+        return np.asarray(np.where(self.mask, self.rewards * weights, 0.0).sum(1))
 
     def select(self, indices: np.ndarray) -> Trajectories:
         """The rows named by ``indices`` (int or bool array), in that order."""

@@ -32,7 +32,7 @@ GONE = 1e-3  # a dream that hardly goes on, where ends are not sure, is not foll
 class ByMember(NamedTuple):
     """Dreamt episodes of a policy in each member of the ensemble alone."""
 
-    returns: np.ndarray  # (members, episodes), undiscounted
+    returns: np.ndarray  # (members, episodes)
     lengths: np.ndarray  # (members, episodes)
 
 
@@ -46,11 +46,12 @@ def returns_by_member(
     deterministic: bool = True,
     seed: int = 0,
     noise: float = 0.0,
+    discount: float = 1.0,
 ) -> ByMember:
     """What a policy earns in the single-step dreams of each member, all from the same starts and with the same draws.
 
     Args:
-        world, policy, episodes, horizon, deterministic, seed: as for :func:`~dydiff_env.evaluation.ope.dream_returns`.
+        world, policy, episodes, horizon, deterministic, seed, discount: as for :func:`~dydiff_env.evaluation.ope.dream_returns`.
         noise: standard deviation of what is added to the actions, in units of half an action's range.
     """
     models, within = world.models, world.normalizer.within
@@ -75,7 +76,8 @@ def returns_by_member(
                 actions = (actions + noise * (world.high - world.low) / 2 * drawn).clamp(world.low, world.high)
             following = each.each(states, actions, memory).clamp(-BOUND, BOUND)
             outlived = models.termination.outlived(following)
-            returns[:, rows] += alive * models.reward.expected(within(states), actions, within(following), outlived)
+            rewards = models.reward.expected(within(states), actions, within(following), outlived)
+            returns[:, rows] += alive * discount**t * rewards
             lengths[:, rows] += alive
             memory, states = each.recall(states, actions, following), following
             alive = alive * outlived

@@ -44,8 +44,9 @@ def dream_returns(
     iterations: int | None = None,
     deterministic: bool = True,
     seed: int = 0,
+    discount: float = 1.0,
 ) -> Episodes:
-    """Undiscounted returns of a policy dreamt from first states of the data's episodes.
+    """Returns of a policy dreamt from first states of the data's episodes.
 
     Args:
         world: what is dreamt in.
@@ -55,6 +56,7 @@ def dream_returns(
         iterations: refinements M; None for the world's own, 0 for the single-step model alone.
         deterministic: the policy's mode.
         seed: of the starts and draws; the same for all policies, so that they are compared on the same starts.
+        discount: γ, a reward t steps on counts γ^t.
 
     Returns:
         Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
@@ -76,7 +78,7 @@ def dream_returns(
         for begin in range(0, episodes, BATCH)
     ]
     return Episodes(
-        np.concatenate([part.returns for part in parts]),
+        np.concatenate([part.discounted(discount) for part in parts]),
         np.concatenate([part.lengths for part in parts]),
         np.unique(starts, axis=0, return_inverse=True)[1].reshape(-1),
     )

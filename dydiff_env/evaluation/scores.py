@@ -23,7 +23,7 @@ class Episodes:
     """What a policy reached.
 
     Args:
-        returns: (E,) undiscounted returns.
+        returns: (E,) returns.
         lengths: (E,) steps.
         starts: (E,) the number of the state that each began in, of those there are; None where no two began in the same.
     """
@@ -103,6 +103,7 @@ def evaluate_returns(
     deterministic: bool = True,
     num_envs: int | None = None,
     horizon: int | None = None,
+    discount: float = 1.0,
 ) -> Episodes:
     """Run a policy in copies of an environment, all acted on as one batch.
 
@@ -114,6 +115,7 @@ def evaluate_returns(
         deterministic: asked of the policy.
         num_envs: copies; at most 16 when None.
         horizon: the longest episode; the environment's own limit when None.
+        discount: γ, a reward t steps on counts γ^t.
 
     Returns:
         Returns and lengths of the episodes, copy by copy.
@@ -144,7 +146,7 @@ def evaluate_returns(
             observations, rewards, terminated, truncated, _ = vector.step(
                 actions.reshape(vector.action_space.shape)
             )
-            returns += np.where(starting, 0.0, rewards)
+            returns += np.where(starting, 0.0, discount**lengths * rewards)
             lengths += ~starting
             ended = (terminated | truncated) & ~starting
             for i in np.flatnonzero(ended):
