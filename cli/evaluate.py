@@ -103,7 +103,7 @@ def evaluate(
                 )
                 for name, one in policies.items()
             }
-        told = {"discount": discount} if discount < 1 else {}
+        told = {} if discount == 1 else {"discount": discount}
         place = f"world {world}" if dreamt else env or environment_of(spec).id
         if len(policies) == 1 and (dreamt is None or real is None):
             found = next(iter((dreamt or real or {}).values()))

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dydiff_env import World
 from dydiff_env.cli.app import app
+from dydiff_env.cli.evaluate import _show as show
 from dydiff_env.evaluation.members import AGREED, NEAR, consensus, returns_by_member, spread
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.evaluation.scores import evaluate_returns
@@ -126,6 +127,14 @@ def test_the_command_says_what_members_make_of_it(tiny_world_path, tmp_path, mon
     assert "normalized_score" in one and "normalized_score" not in less  # its ends are of undiscounted returns
     assert "discounted by 0.5" in run("--policy", "random", "--policy", "acts:still", *world, "--discount", "0.5")
     np.testing.assert_array_equal(one["return_by_member"], by_member["acts:still"])
+
+
+@pytest.mark.parametrize(("agreed", "apart", "believed"), [(0.9, 0.05, True), (0.7, 0.05, False), (0.9, 14.0, False)])
+def test_an_order_is_to_go_by_only_where_members_agree_on_order_and_returns(capsys, agreed, apart, believed) -> None:
+    row = {"policy": "a", "dream_return": 1.0, "dream_ci": (0.0, 2.0), "dream_length": 5.0, "dream_by_member": [0.0, 2.0]}
+    show({"policies": [row], "in": "world w", "episodes": 5, "consensus": agreed, "spread": apart})
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert f"{apart:.1%} of the range" in told and ("do not go by this order" in told) != believed
 
 
 def test_a_world_of_one_member_has_nothing_to_compare(hopper_dataset, tmp_path) -> None:

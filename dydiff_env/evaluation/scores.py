@@ -23,7 +23,7 @@ class Episodes:
     """What a policy reached.
 
     Args:
-        returns: (E,) returns.
+        returns: (E,) returns, undiscounted unless a discount was asked for.
         lengths: (E,) steps.
         starts: (E,) the number of the state that each began in, of those there are; None where no two began in the same.
     """
