@@ -201,6 +201,27 @@ def test_callables_objects_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_policy("my_policies:absent", SPEC)
 
 
+def test_what_d3rlpy_trains_is_a_policy_as_it_is() -> None:
+    """d3rlpy cannot be installed beside a current Gymnasium (benchmarks/d3rlpy_export.py runs it); this has its two methods."""
+
+    class Learned:
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return np.ones((len(x), 2), np.float32)
+
+        def sample_action(self, x: np.ndarray) -> np.ndarray:
+            return np.zeros((len(x), 2), np.float32)
+
+    policy = load_policy(Learned(), SPEC)
+    assert (policy.act(OBSERVATIONS) == 1).all() and (policy.act(OBSERVATIONS, deterministic=False) == 0).all()
+
+    class Wrapped:
+        def predict(self, x: np.ndarray, **options: bool) -> tuple[np.ndarray, None]:
+            return np.full((len(x), 2), options["deterministic"], np.float32), None
+
+    policy = load_policy(Wrapped(), SPEC)
+    assert (policy.act(OBSERVATIONS) == 1).all() and (policy.act(OBSERVATIONS, deterministic=False) == 0).all()
+
+
 def test_behavior_is_a_clone_of_the_data() -> None:
     from dydiff_env.data.dataset import Dataset
 

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.function import FunctionPolicy
 
 
-class D3Policy:
-    """A d3rlpy algorithm; its own scalers apply.
-
-    Args:
-        algorithm: what ``d3rlpy.load_learnable`` returns.
-    """
-
-    def __init__(self, algorithm: Any) -> None:
-        self.algorithm = algorithm
-
-    def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A): the greedy ones, or samples."""
-        arrays = observations.cpu().numpy()
-        choose = self.algorithm.predict if deterministic else self.algorithm.sample_action
-        return torch.as_tensor(choose(arrays))
-
-
-def load(path: Path, device: str) -> D3Policy:
-    """The policy of a .d3 file. d3rlpy unpickles: only for trusted files.
+def load(path: Path, device: str) -> FunctionPolicy:
+    """The policy of a .d3 file, its own scalers included. d3rlpy unpickles: only for trusted files.
 
     Raises:
         DyDiffError: without d3rlpy, or when it cannot read the file.
@@ -43,7 +23,7 @@ def load(path: Path, device: str) -> D3Policy:
             "there with algo.save_policy('policy.pt') and pass that TorchScript file.",
         ) from None
     try:
-        return D3Policy(d3rlpy.load_learnable(str(path), device=device))
+        return FunctionPolicy(d3rlpy.load_learnable(str(path), device=device))
     except Exception as error:
         raise DyDiffError(
             f"d3rlpy cannot read {path}: {error}.", "Load and save it again with this d3rlpy."

@@ -1,14 +1,14 @@
-"""Python objects as policies: a function, something with ``act``, or something with SB3's ``predict``."""
+"""Python objects as policies: a function, something with ``act``, or something with the ``predict`` of SB3 or d3rlpy."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import inspect
 import random
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class FunctionPolicy:
 
     Args:
         target: has ``act(observations, deterministic)``, or SB3's ``predict(observations, deterministic=…)``
-            on NumPy (batches of its Dict space where it has one), or is itself callable on a (B, O) tensor, with or
-            without ``deterministic``.
+            on NumPy (batches of its Dict space where it has one), or d3rlpy's ``predict(observations)`` and, for draws,
+            ``sample_action(observations)``, or is itself callable on a (B, O) tensor, with or without ``deterministic``.
 
     Raises:
         DyDiffError: when it is none of these.
@@ -48,6 +48,10 @@ class FunctionPolicy:
         if normalizing is not None and (statistics := normalizing()) is not None:
             self.target = SB3Policy(target.policy, statistics)  # predict() alone would see what no VecNormalize has scaled
         self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
+        self.predict: Any = getattr(self.target, "predict", None)
+        self.sample: Any = getattr(self.target, "sample_action", self.predict)
+        if self.predict is not None and _takes_deterministic(self.predict, by_any_name=True):
+            self.predict, self.sample = (partial(self.predict, deterministic=choice) for choice in (True, False))
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (B, A) for observations (B, O); a module is asked on its own device, anything else on the processor."""
@@ -55,12 +59,12 @@ class FunctionPolicy:
         observations = observations.to("cpu" if weight is None else weight.device)
         if hasattr(self.target, "act"):
             return self.target.act(observations, deterministic)
-        if hasattr(self.target, "predict"):
+        if self.predict is not None:
             rows: Any = observations.cpu().numpy()
             space = getattr(self.target, "observation_space", None)
             if isinstance(space, gym.spaces.Dict | gym.spaces.Box) and rows.shape[-1] == gym.spaces.flatdim(space):
                 rows = unflatten_batch(canonical(space), rows)
-            actions = self.target.predict(rows, deterministic=deterministic)
+            actions = self.predict(rows) if deterministic else self.sample(rows)
             return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions).reshape(len(observations), -1)
         arguments = {"deterministic": deterministic} if self.switchable else {}
         return torch.as_tensor(self.target(observations, **arguments))
@@ -117,7 +121,7 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
         parts = [*value.items()]
     elif isinstance(value, (list, tuple, set, frozenset)):
         parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-    elif isinstance(value, functools.partial):
+    elif isinstance(value, partial):
         parts = (value.func, value.args, value.keywords)
     elif inspect.ismethod(value):
         parts = (value.__func__, value.__self__)
@@ -163,8 +167,10 @@ def _named(function: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _takes_deterministic(target: Any) -> bool:
+def _takes_deterministic(target: Any, by_any_name: bool = False) -> bool:
+    """Whether ``deterministic`` is an argument, or, ``by_any_name``, one of ``**arguments``."""
     try:
-        return "deterministic" in inspect.signature(target).parameters
+        wanted = inspect.signature(target).parameters
     except (TypeError, ValueError):
         return False
+    return "deterministic" in wanted or (by_any_name and any(one.kind is one.VAR_KEYWORD for one in wanted.values()))

@@ -91,7 +91,7 @@ def load_policy(
 
 def as_policy(policy: Any, spec: DatasetSpec, **options: Any) -> BoundedPolicy:
     """A policy from whatever a user holds: a path or name (``options`` go to ``load_policy``), a Policy,
-    an SB3 algorithm, or a callable on (B, O) tensors.
+    an SB3 or d3rlpy algorithm, or a callable on (B, O) tensors.
 
     Raises:
         DyDiffError: when it is none of these, or its sizes do not match ``spec``.
