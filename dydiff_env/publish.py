@@ -34,6 +34,8 @@ def check_free(path: Path, overwrite: bool, kind: tuple[str, ...]) -> None:
         return
     if not overwrite:
         raise DyDiffError(f"{path} exists.", "Choose another name, or replace it with --overwrite (overwrite=True).", usage=True)
+    if path.is_symlink():  # renamed away, it would leave what it points to behind
+        raise DyDiffError(f"{path} is a link.", f"Name what it points to: {path.resolve()}.", usage=True)
     if not path.is_dir() or (not any((path / file).is_file() for file in kind) and any(path.iterdir())):
         thing = "world" if kind == WORLD else "dataset"
         raise DyDiffError(f"{path} is there and is not a {thing}: it stays.", "Choose another name, or move it away.", usage=True)

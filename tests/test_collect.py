@@ -25,8 +25,10 @@ from dydiff_env.data.collect import (
     collect_tier,
 )
 from dydiff_env.data.d4rl import _scores, import_d4rl
+from dydiff_env.data.dataset import Dataset, DatasetSpec
+from dydiff_env.data.flattening import unflatten_batch
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.data.recorder import record
+from dydiff_env.data.recorder import EpisodeRecorder, record
 from dydiff_env.data.simulator import describe, make_env, warnings_once
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController, next_cells
 from dydiff_env.errors import DyDiffError
@@ -162,6 +164,52 @@ def test_medium_expert_is_half_of_each(tmp_path):
     assert json.loads(minari.MinariDataset(tmp_path / "me").storage.metadata["dydiff_env"])["train_steps"] == 2048
 
 
+def test_a_maze_pays_as_its_id_says(tmp_path):
+    collect_maze("PointMaze_UMazeDense-v3", Destination(out=tmp_path / "dense"), CollectConfig(steps=100, num_envs=2, score_episodes=1))
+    assert len(np.unique(load_dataset(tmp_path / "dense").rewards)) > 50
+
+
+class Cart(gym.Env):
+    """Its space is made of keywords, which Gymnasium does not sort."""
+
+    observation_space = gym.spaces.Dict(
+        velocity=gym.spaces.Box(-np.inf, np.inf, (1,)), position=gym.spaces.Box(-np.inf, np.inf, (2,))
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self._seen(), 0.0, False, self.t == 4, {}
+
+    def _seen(self):
+        return {"velocity": np.array([100.0 + self.t], np.float32), "position": np.array([self.t, -self.t], np.float32)}
+
+
+def test_parts_of_an_observation_are_recorded_in_the_datasets_order():
+    episodes = []
+    env = EpisodeRecorder(Cart(), episodes.append)
+    env.reset()
+    for _ in range(4):
+        env.step(env.action_space.sample())
+    data = Dataset.from_episodes(DatasetSpec(Cart.observation_space, Cart.action_space), episodes)
+    seen = unflatten_batch(data.spec.observation_space, data.observations)
+    np.testing.assert_array_equal(seen["velocity"][:, 0], 100 + np.arange(5))
+    np.testing.assert_array_equal(seen["position"], np.stack([np.arange(5), -np.arange(5)], 1))
+
+
+def test_what_a_log_was_recorded_inside_is_not_left_out():
+    inside = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), -1.0, 1.0).spec.to_json()
+    with pytest.raises(DyDiffError, match="Pendulum-v1 inside RescaleAction"):
+        make_env(inside)
+    watched = gym.wrappers.RecordEpisodeStatistics(gym.make("Pendulum-v1")).spec.to_json()
+    make_env(watched).close()
+
+
 def test_a_given_policy_is_recorded(tmp_path):
     told = collect_policy("Hopper-v5", Destination(out=tmp_path / "own-v2"), FEW, lambda spec: still, "still")
     data = load_dataset(tmp_path / "own-v2")
@@ -243,13 +291,20 @@ def test_a_tier_needs_a_policy_that_was_trained_long_enough(tmp_path, tier, step
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dataset_that_is_replaced_takes_its_policies_along(tmp_path):
-    out = Destination(out=tmp_path / "data", overwrite=True)
+def test_only_policies_take_the_place_of_policies(tmp_path):
+    """Those of a dataset that is replaced may be what the new one records."""
+    out = Destination(out=tmp_path / "data-0.5", overwrite=True)
     sizes = {"steps": 40, "algorithm": "trpo", "num_envs": 2, "score_episodes": 1}
     first = collect_tier("Hopper-v5", out, CollectConfig(tier="medium", train_steps=2048, **sizes))
     assert all(Path(file).exists() for file in first["policies"]) and first["policies"]
+    assert {Path(file).parent.name for file in first["policies"]} == {"data-0.5-policies"}
     still = collect_policy("Hopper-v5", out, CollectConfig(**sizes), lambda spec: lambda o: np.zeros((len(o), 3)), "still")
-    assert still["policies"] == [] and not any(Path(file).exists() for file in first["policies"])
+    assert still["policies"] == [] and all(Path(file).exists() for file in first["policies"])
+    second = collect_tier("Hopper-v5", out, CollectConfig(tier="random", **sizes))
+    assert len(second["policies"]) == 1 and not any(Path(file).exists() for file in first["policies"])
+    (tmp_path / "data-0.5-policies" / "mine.txt").write_text("precious")
+    with pytest.raises(DyDiffError, match=r"holds mine\.txt: it stays"):
+        collect_tier("Hopper-v5", out, CollectConfig(tier="random", **sizes))
 
 
 def d4rl_file(path, *, successors: bool, timeouts: bool = True):
@@ -297,6 +352,9 @@ def test_what_is_no_d4rl_file_is_refused(tmp_path):
     with pytest.raises(DyDiffError, match="cannot be read"):
         import_d4rl(tmp_path / "bad.hdf5", tmp_path / "out", "d4rl/x-v0")
     file = d4rl_file(tmp_path / "a.hdf5", successors=True)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(NotADirectoryError, match="taken"):  # not the file's fault
+        import_d4rl(file, tmp_path / "taken" / "out", "d4rl/x-v0")
     with pytest.raises(DyDiffError, match="has 11 observations and 3 actions"):
         import_d4rl(file, tmp_path / "out", "d4rl/x-v0", env="Pendulum-v1")
     with h5py.File(file, "r+") as data:

@@ -55,6 +55,18 @@ def test_minari_opens_what_was_written(hopper_dataset, tmp_path):
         hopper_dataset.lengths[:2])
 
 
+def test_a_name_that_hdf5_cannot_hold_is_refused_at_once(tmp_path):
+    inner = gym.spaces.Dict({"walker/height": BOX})
+    spec = DatasetSpec(gym.spaces.Dict(body=inner), BOX, dataset_id="tests/slash-v0")
+    with pytest.raises(DyDiffError, match="'walker/height' has a slash"):
+        MinariWriter(tmp_path / "x", spec)
+    assert not list(tmp_path.iterdir())
+    with MinariWriter(tmp_path / "x", spec, data_format="arrow") as writer:
+        writer.append(rollouts(3))
+        writer.publish()
+    assert load_dataset(tmp_path / "x").spec.observation_space == spec.observation_space
+
+
 def test_dict_observations_keep_their_form(tmp_path):
     spec = DatasetSpec(DICT, BOX, dataset_id="tests/dict-v0")
     batch = rollouts(4, size=7)

@@ -59,6 +59,14 @@ def test_its_own_kind_and_an_empty_folder_are_replaced(tiny_world: World, tmp_pa
         export(tiny_world, "random", tmp_path / "out", **FEW)
 
 
+def test_a_link_is_not_taken_for_what_it_points_to(tiny_world: World, tmp_path: Path) -> None:
+    tiny_world.save(tmp_path / "elsewhere")
+    (tmp_path / "world").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DyDiffError, match=r"is a link.*elsewhere"):
+        tiny_world.save(tmp_path / "world", overwrite=True)
+    assert (tmp_path / "world").is_symlink() and World.load(tmp_path / "world")
+
+
 @pytest.mark.parametrize("name", [".", "..", "/"])
 def test_no_name_is_no_folder(tiny_world: World, name: str) -> None:
     with pytest.raises(DyDiffError, match="not a name"):

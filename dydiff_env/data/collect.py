@@ -23,8 +23,9 @@ from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.progress import progress_bar
 
 TIERS = ("random", "medium-replay", "medium", "medium-expert", "expert")
-MAZE_TASK = {"continuing_task": True, "reset_target": True, "reward_type": "sparse"}
+MAZE_TASK = {"continuing_task": True, "reset_target": True}
 BLOCK = 50_000  # transitions held in memory before they are written
+POLICY_FILES = (".pt", ".sb3.zip", ".vecnormalize.pkl")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Destination:
 
 def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
                  progress: bool = False) -> dict[str, Any]:
-    """Record a PointMaze under the waypoint controller: sparse reward, a new goal after each one reached or the same one.
+    """Record a PointMaze under the waypoint controller: a new goal after each one reached, or the same one.
 
     The reference scores are the mean returns of random actions and of the controller without noise.
     """
@@ -131,7 +132,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
             "Raise --train-steps, or leave it out.",
             usage=True,
         )
-    with _Recording(destination, spec, config.steps) as recording:
+    with _Recording(destination, spec, config.steps, with_policies=True) as recording:
         history = config.tier == "medium-replay"
         run = BehaviourRun(env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
                            recording.take if history else lambda episode: None)
@@ -233,14 +234,19 @@ def _fill(recording: _Recording, env_json: str, act: Act, steps: int, config: Co
 
 
 class _Recording:
-    """A dataset being written: takes exactly ``limit`` transitions, whatever it is offered."""
+    """A dataset being written: takes exactly ``limit`` transitions, whatever it is offered; its policies may go beside it."""
 
-    def __init__(self, destination: Destination, spec: DatasetSpec, limit: int) -> None:
+    def __init__(self, destination: Destination, spec: DatasetSpec, limit: int, with_policies: bool = False) -> None:
         path, dataset_id = destination.resolve()
         # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
-        self._policies = path.with_name("policies" if destination.out is None else f"{path.stem}-policies")
-        if self._policies.exists() and not destination.overwrite:
-            raise DyDiffError(f"{self._policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
+        beside = "policies" if destination.out is None else f"{path.name.removesuffix('.minari')}-policies"
+        self._policies = path.with_name(beside)
+        if with_policies and self._policies.exists():
+            if not destination.overwrite:
+                raise DyDiffError(f"{self._policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
+            if other := [file.name for file in self._policies.iterdir() if not file.name.endswith(POLICY_FILES)]:
+                raise DyDiffError(f"{self._policies} is where the policies go, and holds {other[0]}: it stays.",
+                                  "Choose another name, or move it away.", usage=True)
         self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
         self._left, self._block, self._began = limit, list[Episode](), time.perf_counter()
         self._returns: list[float] = []
@@ -271,8 +277,8 @@ class _Recording:
             provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
                         "score_episodes": config.score_episodes, "num_envs": config.num_envs} | (facts or {}))
         policies: list[str] = []
-        shutil.rmtree(self._policies, ignore_errors=True)  # those of a dataset that this one replaces
         if self.policies.exists():
+            shutil.rmtree(self._policies, ignore_errors=True)  # those of a dataset that this one replaces
             self.policies.rename(self._policies)
             policies = sorted(str(file) for file in self._policies.glob("*.pt"))
         return {"dataset_id": writer.spec.dataset_id, "path": str(path), "episodes": writer.trajectories,

@@ -100,6 +100,8 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DyDiffError(f"No space left for {path}.", "Free some, and import again.") from error
+        if error.filename is not None and Path(str(error.filename)) != file:
+            raise  # of what is written, not of what is read
         raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0]}.",
                           "The file is damaged or incomplete; download it again.") from error
 

@@ -44,6 +44,16 @@ def leaves(space: gym.Space, prefix: str = "") -> Iterator[tuple[str, gym.Space]
         yield from leaves(part, f"{prefix}/{key}" if prefix else key)
 
 
+def slashed(space: gym.Space) -> str | None:
+    """The key of a (nested) Dict that has a slash in it, if one has."""
+    for key, part in space.spaces.items() if isinstance(space, gym.spaces.Dict) else ():
+        if "/" in key:
+            return key
+        if (inner := slashed(part)) is not None:
+            return inner
+    return None
+
+
 def same_but_for_precision(one: gym.Space, other: gym.Space) -> bool:
     """Whether values of both spaces are the same float32 rows: some logs store float32 where the environment says float64."""
     if isinstance(one, gym.spaces.Box) and isinstance(other, gym.spaces.Box):

@@ -19,6 +19,7 @@ from minari.serialization import serialize_space
 
 from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
+from dydiff_env.data.flattening import slashed
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.publish import DATASET, check_free, publish
@@ -42,7 +43,7 @@ class MinariWriter:
 
     Raises:
         DyDiffError: where ``path`` exists and ``overwrite`` is off, where an unfinished one is in the way,
-            the id is not a Minari id, or the format is unknown.
+            the id is not a Minari id, the format is unknown or cannot hold a part's name.
     """
 
     def __init__(self, path: str | Path, spec: DatasetSpec, *, overwrite: bool = False, resume: bool = False,
@@ -53,6 +54,9 @@ class MinariWriter:
         self.path, self.spec, self.resumable = Path(path).expanduser(), spec, resumable or resume
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_dataset_id(spec.dataset_id)
+        if data_format == "hdf5" and (key := slashed(spec.observation_space)):
+            raise DyDiffError(f"The observations' part {key!r} has a slash in its name, which HDF5 takes for a folder.",
+                              "Rename it, or have another format written where there is a choice (export --format arrow).", usage=True)
         check_free(self.path, overwrite, DATASET)
         if self.partial.exists() and not resume:
             if not overwrite:

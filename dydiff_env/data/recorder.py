@@ -7,10 +7,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces.utils import flatten
 
 from dydiff_env.data.dataset import Episode
-from dydiff_env.data.flattening import flatten_batch
+from dydiff_env.data.flattening import batch_of_one, canonical, flatten_batch
 from dydiff_env.data.simulator import make_vec_env
 
 Act = Callable[[np.ndarray], np.ndarray]  # (B, O) float32 flattened observations -> (B, A) actions
@@ -29,7 +28,7 @@ class EpisodeRecorder(gym.Wrapper):
 
     def __init__(self, env: gym.Env, sink: Callable[[Episode], None]) -> None:
         super().__init__(env)
-        self._sink = sink
+        self._sink, self._space = sink, canonical(env.observation_space)  # columns as a dataset's spec orders them
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._rewards: list[float] = []
@@ -59,7 +58,7 @@ class EpisodeRecorder(gym.Wrapper):
         self._observations, self._actions, self._rewards = [], [], []
 
     def _flat(self, observation: Any) -> np.ndarray:
-        return np.array(flatten(self.env.observation_space, observation), np.float32)
+        return np.array(flatten_batch(self._space, batch_of_one(observation))[0])  # a copy: environments may reuse theirs
 
 
 def record(env: str, act: Act, *, steps: int | None = None, episodes: int | None = None, num_envs: int = 16,

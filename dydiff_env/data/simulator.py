@@ -24,6 +24,8 @@ from dydiff_env.errors import DyDiffError
 
 Wrapper = Callable[[gym.Env], gym.Env]
 
+ONLOOKERS = {"RecordEpisodeStatistics", "RecordVideo", "HumanRendering", "RenderCollection", "Monitor"}  # wrappers that change nothing
+
 _seen: set[bytes] = set()
 
 
@@ -105,6 +107,10 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
         raise DyDiffError(f"The environment {name[:80]!r} is not registered here.",
                           "Import the package that registers it; a command takes --env package.module:ID, the working folder included.")
     found = copy.deepcopy(gym.registry[name])
+    inside = [wrapper.name for wrapper in spec.additional_wrappers if wrapper.name not in ONLOOKERS]
+    if inside != [wrapper.name for wrapper in found.additional_wrappers]:
+        raise DyDiffError(f"The data come from {name} inside {', '.join(inside) or 'no wrapper'}; a file's wrappers are not made.",
+                          "Register the wrapped environment under an id of its own; a command takes --env package.module:ID.")
     found.kwargs.update(spec.kwargs)
     if spec.max_episode_steps is not None:
         found.max_episode_steps = spec.max_episode_steps
