@@ -68,6 +68,10 @@ class Run:
     device: str = "cpu"
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        """``~`` is the home folder."""
+        object.__setattr__(self, "out", Path(self.out).expanduser())
+
     def prepare(self) -> tuple[Agent, Replay, Judge | None, str | EnvSpec | None]:
         """All that training needs: the agent, its data, who judges it, and the environment to evaluate in. Nothing is written.
 

@@ -21,11 +21,14 @@ from hypothesis import strategies as st
 import dydiff_env.envs
 from dydiff_env.envs.dreams import _fate
 from dydiff_env.envs.interface import flat_actions, structured
+from dydiff_env.envs.rendering import NumbersRenderer
 from dydiff_env.envs.sb3 import DreamVecEnv
+from dydiff_env.envs.worlds import find_world
 from dydiff_env.envs.wrappers import UncertaintyPenalty, UncertaintyStop, VectorUncertaintyPenalty
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies import as_policy
+from dydiff_env.policies import as_policy, load_policy
 from dydiff_env.world.trust import Trust
+from dydiff_env.world.world import World
 
 dydiff_env.envs.register()
 
@@ -438,6 +441,43 @@ def test_rendering(tiny_world) -> None:
         assert not np.array_equal(first, env.render())
         env.close()
         env.close()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_picture_begins_where_the_dream_began(tiny_world, monkeypatch, batched: bool) -> None:
+    monkeypatch.setattr(f"dydiff_env.envs.{'vector' if batched else 'dream'}.make_renderer", NumbersRenderer)
+    env = make_vec(tiny_world, 2, render_mode="rgb_array") if batched else make(tiny_world, render_mode="rgb_array")
+    first = env.reset(seed=0)[0].reshape(-1, 11)[0].copy()
+    env.render()
+    second = env.step(env.action_space.sample())[0].reshape(-1, 11)[0]
+    drawn = env.unwrapped._renderers[0] if batched else env.unwrapped._renderer
+    np.testing.assert_allclose(drawn.path, [first, second], rtol=1e-6)
+    env.close()
+
+
+def test_each_environment_has_spaces_of_its_own(tiny_world) -> None:
+    one, other = make(tiny_world), make(tiny_world)
+    one.action_space.seed(0)
+    other.action_space.seed(0)
+    drawn = one.action_space.sample()
+    one.action_space.seed(0)
+    other.action_space.sample()
+    assert np.array_equal(one.action_space.sample(), drawn)
+    batch = make_vec(tiny_world, 2)
+    assert batch.single_action_space is not tiny_world.spec.action_space == batch.single_action_space
+
+
+def test_a_loaded_checkpoint_brings_its_world(tiny_world, tiny_world_path, tmp_path, monkeypatch) -> None:
+    from dydiff_env.agents import agent_class, load_agent
+
+    elsewhere = tmp_path / "elsewhere"
+    tiny_world.save(elsewhere)
+    agent_class("bc")(tiny_world.spec, world=str(elsewhere)).save(tmp_path / "ckpt.pt")
+    monkeypatch.setenv("DYDIFF_ENV_WORLD", str(tiny_world_path))
+    monkeypatch.setattr(World, "load", staticmethod(lambda path, device="cpu": path))
+    for policy in (tmp_path / "ckpt.pt", load_policy(tmp_path / "ckpt.pt"), load_agent(tmp_path / "ckpt.pt")):
+        assert find_world(None, policy=policy) == elsewhere
+    assert find_world(None, policy=Push()) == tiny_world_path
 
 
 def test_sb3_trains_in_it(tiny_world) -> None:

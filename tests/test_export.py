@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -132,6 +133,17 @@ def test_a_killed_export_resumes_to_the_same_data(
         == 21
     )
     assert same(tmp_path / "whole", out)
+
+
+def test_an_export_is_not_gone_on_with_under_another_rule(tiny_world: Any, linear_policy: Path, tmp_path: Path) -> None:
+    few = {"trajectories": np.int64(4), "batch": 5, "seed": np.arange(3)[1], "horizon": np.int64(6)}  # as loops over NumPy's numbers give
+    export(tiny_world, linear_policy, tmp_path / "out", **few)
+    world = copy.deepcopy(tiny_world)
+    world.use_termination(lambda states: states[..., 0] > 0)
+    with pytest.raises(DyDiffError, match="exists"):
+        export(world, linear_policy, tmp_path / "out", resume=True, **few)
+    before = export(tiny_world, linear_policy, tmp_path / "out", resume=True, **few)
+    assert export(world, linear_policy, tmp_path / "ruled", **few)["transitions"] < before["transitions"]
 
 
 def test_a_damaged_round_is_dreamt_again(

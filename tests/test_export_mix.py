@@ -44,6 +44,14 @@ def test_a_taken_id_is_told_before_anything_is_written(
     assert not (tmp_path / "second").exists()
 
 
+def test_an_id_that_is_mixed_is_not_replaced(hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    mix([hopper_folder], [], tmp_path / "first", dataset_id="demo/log-v0")
+    with pytest.raises(DyDiffError, match="demo/log-v0 is one of the datasets to mix"):
+        mix(["demo/log-v0"], [hopper_folder], tmp_path / "second", dataset_id="demo/log-v0", overwrite=True)
+    assert not (tmp_path / "second").exists()
+
+
 def test_other_spaces_are_refused(hopper_folder: Path, tmp_path: Path) -> None:
     box = gym.spaces.Box(-1, 1, (2,), np.float32)
     episode = Episode(

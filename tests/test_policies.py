@@ -372,6 +372,40 @@ def test_weights_are_part_of_an_objects_fingerprint() -> None:
         assert prints[0] == prints[2] != prints[1]
 
 
+class Scale(nn.Module):
+    """What it holds besides weights decides how it acts: a number, a list, a buffer that is not saved."""
+
+    def __init__(self, factor: float, shift: list[float], clip: float) -> None:
+        super().__init__()
+        self.factor, self.shift = factor, shift
+        self.register_buffer("clip", torch.tensor(clip), persistent=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(self.factor * rows[:, :2] + torch.tensor(self.shift), self.clip)
+
+
+def test_what_the_parts_of_a_module_hold_is_part_of_its_fingerprint() -> None:
+    given = [(1.0, [0.0], 1.0), (-1.0, [0.0], 1.0), (1.0, [0.5], 1.0), (1.0, [0.0], 0.5)]
+    made = [nn.Sequential(Scale(*values)) for values in given] + [nn.Sequential(nn.LeakyReLU(s), Scale(*given[0])) for s in (0.1, 0.9)]
+    prints = [as_policy(module, SPEC).fingerprint for module in made]
+    assert len(set(prints)) == len(prints)
+    assert as_policy(nn.Sequential(Scale(*given[0])), SPEC).fingerprint == prints[0]
+
+
+def test_a_recurrent_model_in_memory_is_refused_as_its_file_is() -> None:
+    class RecurrentActorCriticPolicy:
+        """Named as sb3-contrib names it, which is how one is told."""
+
+    class Model:
+        policy = RecurrentActorCriticPolicy()
+
+        def predict(self, rows: np.ndarray, state: object = None, deterministic: bool = False) -> tuple[np.ndarray, None]:
+            return np.zeros((len(rows), 2), np.float32), None
+
+    with pytest.raises(DyDiffError, match="recurrent"):
+        load_policy(Model(), SPEC)
+
+
 def test_an_agent_acts_within_the_bounds_it_is_loaded_for(tmp_path: Path) -> None:
     from dydiff_env.agents import agent_class
 

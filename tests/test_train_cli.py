@@ -190,6 +190,14 @@ def test_a_replaced_run_cannot_be_resumed_by_mistake(hopper_folder, tmp_path, mo
     assert not out.exists() and not out.with_suffix(".csv").exists()
 
 
+def test_a_run_in_the_home_folder_is_gone_on_with(hopper_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Run("bc", str(hopper_folder), Path("~/ckpt.pt"), steps=2).carry_out()
+    assert load_agent(tmp_path / "ckpt.pt").updates == 2
+    assert Run("bc", str(hopper_folder), Path("~/ckpt.pt"), steps=3, resume=True).carry_out()["updates"] == 3
+    assert [row.split(",")[0] for row in (tmp_path / "ckpt.csv").read_text().split()][1:] == ["2", "3"]
+
+
 def test_tensorboard_gets_what_the_log_gets(hopper_dataset, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,8 +65,8 @@ class DyDiffDreamEnv(gym.Env):
         self.world = find_world(world, device, policy)
         self.start, self.render_mode = check_start(start), render_mode
         self.dreams = make_dreams(self.world, policy, 1, horizon, iterations)
-        self.observation_space = self.world.spec.observation_space
-        self.action_space = self.world.spec.action_space
+        self.observation_space = deepcopy(self.world.spec.observation_space)  # its own: a space holds a generator
+        self.action_space = deepcopy(self.world.spec.action_space)
         self._over = True
         self._uncertainty = 0.0  # of the last transition
         self._renderer: Renderer | None = None

@@ -26,7 +26,7 @@ class Renderer(Protocol):
     """Draws one dream as it goes."""
 
     def begin(self, state: np.ndarray) -> None:
-        """A dream begins at ``state`` (O,)."""
+        """A dream begins at ``state`` (O,), which may be changed afterwards."""
 
     def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""
@@ -84,7 +84,7 @@ class MujocoRenderer:
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.state = state
+        self.state = state.copy()
         self.offset = np.zeros(self.skipped)
 
     def advance(self, state: np.ndarray) -> None:
@@ -128,7 +128,7 @@ class MazeRenderer:
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.path = [state]
+        self.path = [state.copy()]
 
     def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""
@@ -169,7 +169,7 @@ class NumbersRenderer:
 
     def begin(self, state: np.ndarray) -> None:
         """A dream begins at ``state`` (O,)."""
-        self.path = [state]
+        self.path = [state.copy()]
 
     def advance(self, state: np.ndarray) -> None:
         """It has gone to ``state`` (O,)."""

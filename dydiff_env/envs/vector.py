@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +57,8 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         self.world = find_world(world, device, policy)
         self.start = check_start(start)
         self.dreams = make_dreams(self.world, policy, num_envs, horizon, iterations)
-        self.single_observation_space = self.world.spec.observation_space
-        self.single_action_space = self.world.spec.action_space
+        self.single_observation_space = deepcopy(self.world.spec.observation_space)  # its own: a space holds a generator
+        self.single_action_space = deepcopy(self.world.spec.action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators = [gym.utils.seeding.np_random()[0] for _ in range(num_envs)]

@@ -18,7 +18,7 @@ class Trained(NamedTuple):
     """What a checkpoint of ours says."""
 
     world: str | None
-    spec: DatasetSpec
+    spec: DatasetSpec | None
 
 
 def find_world(world: World | str | Path | None, device: str = "cpu", policy: object = None) -> World:
@@ -36,7 +36,9 @@ def find_world(world: World | str | Path | None, device: str = "cpu", policy: ob
         return world
     if world is None:
         named = str(policy) if isinstance(policy, str | Path) else None
-        world = world_set_up(named, trained(named)) or embedded.WORLD
+        loaded = getattr(policy, "world", None)  # what its checkpoint named
+        agent = Trained(loaded, None) if isinstance(loaded, str) else trained(named)
+        world = world_set_up(named, agent) or embedded.WORLD
     return World.load(world, device=device)
 
 
@@ -52,7 +54,7 @@ def world_folder(policy: str | None, world: Path | None = None) -> Path:
     found = world_set_up(policy, agent)
     if found is not None:
         return found
-    if agent is not None and embedded.suits(agent.spec):
+    if agent is not None and agent.spec is not None and embedded.suits(agent.spec):
         return embedded.WORLD
     places = [f"{agent.world} (named in the checkpoint)"] if agent is not None and agent.world else []
     raise DyDiffError(

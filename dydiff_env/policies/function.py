@@ -22,6 +22,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.sb3 import SB3Policy
 
 DEEPEST = 12  # levels of things held by things that a fingerprint looks into
+NOT_ACTING = (torch.optim.Optimizer, gym.Space)  # what a module may hold besides what it acts by
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)  # where a draw stands is no part of a policy
 
 
@@ -34,11 +35,13 @@ class FunctionPolicy:
             ``sample_action(observations)``, or is itself callable on a (B, O) tensor, with or without ``deterministic``.
 
     Raises:
-        DyDiffError: when it is none of these.
+        DyDiffError: when it is none of these, or a recurrent SB3 model.
     """
 
     def __init__(self, target: Any) -> None:
         self.target = target
+        if any("Recurrent" in base.__name__ for base in type(getattr(target, "policy", target)).__mro__):
+            raise DyDiffError("The policy is recurrent.", "Use a policy that acts on the present observation.")
         if not (hasattr(target, "act") or hasattr(target, "predict") or callable(target)):
             raise DyDiffError(
                 f"{target!r} is not a policy.",
@@ -115,8 +118,7 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
         digest.update(f"{value.shape}{value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, nn.Module):
         digest.update(_source(type(value)))
-        plain_values = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str, np.ndarray))}
-        parts = (value.state_dict(), plain_values, [type(part).__name__ for part in value.modules()])
+        parts = (value.training, value.state_dict(), dict(value.named_buffers()), [_held(part) for part in value.modules()])
     elif isinstance(value, Mapping):
         parts = [*value.items()]
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -131,11 +133,19 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
     elif not inspect.isclass(value) and not inspect.ismodule(value) and not isinstance(value, GENERATORS):
         digest.update(_source(type(value)))
         algorithm = getattr(value, "policy", None)  # what an SB3 algorithm acts with; it holds a whole training besides
-        parts = (algorithm,) if isinstance(algorithm, nn.Module) else (_state(value),)
+        statistics = getattr(value, "get_vec_normalize_env", lambda: None)
+        parts = (algorithm, _state(statistics())) if isinstance(algorithm, nn.Module) else (_state(value),)
     digest.update(f"{type(value).__qualname__}(".encode())
     for part in parts if depth else ():
         _digest(part, digest, seen, depth - 1)
     digest.update(b")")
+
+
+def _held(module: nn.Module) -> list[Any]:
+    """What decides how a module acts besides its weights: its class, and the values that it was given."""
+    own = vars(nn.Module()).keys()
+    values = {key: value for key, value in vars(module).items() if key not in own and not isinstance(value, NOT_ACTING)}
+    return [_source(type(module)), values]
 
 
 def _source(thing: Any) -> bytes:

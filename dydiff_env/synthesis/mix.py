@@ -13,7 +13,13 @@ import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.minari_io import load_dataset, resolve_dataset
-from dydiff_env.data.minari_writer import MinariWriter, check_unused, dataset_id_for, register
+from dydiff_env.data.minari_writer import (
+    MinariWriter,
+    check_unused,
+    dataset_id_for,
+    register,
+    registered_folder,
+)
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
 from dydiff_env.publish import DATASET, check_free, publish
@@ -54,6 +60,8 @@ def mix(
     folders = {resolve_dataset(source).resolve() for source in sources if not isinstance(source, Dataset)}
     if folders & {out.resolve(), out.resolve() / "data"}:
         raise DyDiffError(f"{out} is one of the datasets to mix.", "Choose another --out.", usage=True)
+    if dataset_id is not None and registered_folder(dataset_id).resolve() in folders:
+        raise DyDiffError(f"{dataset_id} is one of the datasets to mix.", "Choose another --dataset-id.", usage=True)
     datasets = [load_dataset(source) for source in sources]
     if not datasets:
         raise DyDiffError("There is nothing to mix.", "Give --real and --synthetic datasets.", usage=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from dydiff_env.data.dataset import fingerprint
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies import function
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.synthesis.workers import Opened
@@ -39,6 +40,8 @@ def facts(opened: Opened) -> dict[str, Any]:
 def world_fingerprint(world: World) -> str:
     """A digest of what a world dreams by."""
     settings = json.dumps(world.preset.to_dict(), sort_keys=True).encode()
+    if world.models.termination.rule is not None:
+        settings += function.fingerprint(world.models.termination.rule).encode()
     return fingerprint(*(value.cpu().numpy() for value in world.tensors().values()), np.frombuffer(settings, np.uint8))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +46,14 @@ class RoundOptions:
     start: Literal["dataset", "initial"] = "dataset"
     max_uncertainty: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """NumPy's numbers become Python's: JSON knows no others."""
+        for name in ("trajectories", "horizon", "iterations", "batch", "seed"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
+        for name in ("keep", "temperature", "max_uncertainty"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
 
     def check(self) -> None:
         """Raise DyDiffError for a value out of range, or one that the method has no use for."""

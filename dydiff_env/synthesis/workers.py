@@ -159,8 +159,8 @@ def _in_a_file(sources: Sources) -> Iterator[str]:
             file.write_bytes(pickle.dumps(sources))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise DyDiffError(
-                f"The policy cannot be sent to other processes ({str(error).splitlines()[0][:120]}).",
-                "Give one worker, or a policy that lies in a file.",
+                f"The policy or the world cannot be sent to other processes ({str(error).splitlines()[0][:120]}).",
+                "Give one worker, or a policy that lies in a file, and a rule of termination that a module names.",
                 usage=True,
             ) from error
         yield str(file)
