@@ -19,7 +19,7 @@ from dydiff_env.agents.judge import Sceptic, best_path
 from dydiff_env.agents.svg import SVG, SVGConfig
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import time_limit
+from dydiff_env.evaluation.scores import check_fits, time_limit
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.progress import announce, summary_writer
 from dydiff_env.world.world import LONGEST, World
@@ -74,7 +74,8 @@ def improve(
     config = replace(config, episode=episode, length=min(config.length, episode))
     judge = Sceptic(world, episode, policy)
     if env is not None:
-        time_limit(env)  # told now, not after minutes
+        check_fits(env, world_spec)  # told now, not after minutes
+        time_limit(env)
     if tensorboard is not None:
         summary_writer()
     kept = {"policy": policy.fingerprint}

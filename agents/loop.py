@@ -19,7 +19,7 @@ from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import time_limit
+from dydiff_env.evaluation.scores import check_fits, time_limit
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.publish import replacing
@@ -131,6 +131,7 @@ def loop(
     judge = Judge.of(world, dataset)
     check_ratio(config.real_ratio)
     if env is not None:
+        check_fits(env, world.spec)
         time_limit(env)
     # What is wrong has been told by now; only then does an older loop make room.
     if not done:

@@ -27,7 +27,7 @@ from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import environment_of, time_limit
+from dydiff_env.evaluation.scores import check_fits, environment_of, time_limit
 from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.world.world import World
 
@@ -84,7 +84,8 @@ class Run:
             check_same_spaces(data.spec, one.spec)
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
-            time_limit(env)  # told now, not at the first evaluation
+            check_fits(env, data.spec)  # told now, not at the first evaluation
+            time_limit(env)
         if self.tensorboard is not None:
             summary_writer()  # told before an older run makes room
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}

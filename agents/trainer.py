@@ -143,8 +143,9 @@ def train(
                 usage=True,
             )
         agent.judged = judge.fingerprint
-    by = "dream_return" if judge is not None else "return_mean"
+    by = "dream_return" if agent.judged is not None else "return_mean"  # also where a run goes on without its judge
     log = Log(log_path, agent.updates, Path(tensorboard).expanduser() if tensorboard else None)
+    earlier = float(log.rows[-1]["seconds"]) if log.rows else 0.0
     begun, first, away = time.perf_counter(), agent.updates, 0.0
     every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env or judge else [])
     losses: dict[str, Tensor] = {}
@@ -181,7 +182,7 @@ def train(
                 agent.fit(source, stop - done, note)
                 row: dict[str, Any] = {
                     "updates": stop,
-                    "seconds": round(time.perf_counter() - begun - away, 3),
+                    "seconds": round(earlier + time.perf_counter() - begun - away, 3),
                     **{name: float(value) for name, value in losses.items()},
                 }
                 paused, told = time.perf_counter(), None

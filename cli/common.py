@@ -57,6 +57,21 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def check_plot(path: Path) -> None:
+    """Make sure that a picture can be drawn to a file, before minutes of work for it.
+
+    Raises:
+        DyDiffError: without matplotlib, for an ending that it does not know, or a folder that is not there.
+    """
+    from dydiff_env.evaluation.picture import picture
+
+    known = picture(1, 1)[0].canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise DyDiffError(f"{path} would be a picture of no known kind.", f"End its name in .{', .'.join(sorted(known))}.", usage=True)
+    if not path.expanduser().parent.is_dir():
+        raise DyDiffError(f"There is no folder {path.parent}.", "Make it first, or put the plot elsewhere.", usage=True)
+
+
 def unwritten(error: RuntimeError) -> bool:
     """Whether torch could not write a file; it does not say why."""
     return "inline_container" in str(error) or "PytorchStreamWriter" in str(error)

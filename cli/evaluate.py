@@ -16,6 +16,7 @@ from dydiff_env.cli.common import (
     Seed,
     Trust,
     VecNormalize,
+    check_plot,
     console,
     emit,
     pick_device,
@@ -69,12 +70,12 @@ def evaluate(
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
         from dydiff_env.evaluation.members import returns_by_member
         from dydiff_env.evaluation.ope import rank
-        from dydiff_env.evaluation.scores import environment_of, evaluate_returns, time_limit
+        from dydiff_env.evaluation.scores import check_fits, environment_of, evaluate_returns, time_limit
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
         if plot:
-            _check_plot(plot)  # what is missing is missed before minutes of evaluating
+            check_plot(plot)  # what is missing is missed before minutes of evaluating
         target = pick_device(device)
         dreams = World.load(world, target) if world else None
         spec = dreams.spec if dreams else _spec(policy, env)
@@ -83,10 +84,12 @@ def evaluate(
             for name in policy
         }
         where: str | EnvSpec | None = None
+        asked_horizon = horizon
         if env or not dreams:
             own = environment_of(spec) if spec.env_spec else None
             # The data's own environment is made as it was there, its options included.
             where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
+            check_fits(where, spec)
             horizon = time_limit(where) if horizon is None else horizon
         dreamt: dict[str, Episodes] | None = None
         real: dict[str, Episodes] | None = None
@@ -108,7 +111,8 @@ def evaluate(
         if len(policies) == 1 and (dreamt is None or real is None):
             found = next(iter((dreamt or real or {}).values()))
             asked = {"return_by_member": members[policy[0]].tolist()} if members else {}
-            emit({**found.document(None if told else spec), **asked, **told, "in": place}, json)
+            whole = discount == 1 and asked_horizon is None  # reference scores are of whole episodes
+            emit({**found.document(spec if whole else None), **asked, **told, "in": place}, json)
             return
         document = _ranking(dreamt, real, members, plot) | {
             "in": f"{place} and {env}" if dreamt and real else place,
@@ -181,16 +185,6 @@ def _show(document: dict[str, Any]) -> None:
         )
     if "plot" in document:
         console.print(f"Plot: [bold]{document['plot']}[/]", soft_wrap=True)
-
-
-def _check_plot(path: Path) -> None:
-    from dydiff_env.evaluation.picture import picture
-
-    known = picture(1, 1)[0].canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise DyDiffError(f"{path} would be a picture of no known kind.", f"End its name in .{', .'.join(sorted(known))}.", usage=True)
-    if not path.expanduser().parent.is_dir():
-        raise DyDiffError(f"There is no folder {path.parent}.", "Make it first, or put the plot elsewhere.", usage=True)
 
 
 def _spec(policies: list[str], env: str | None) -> DatasetSpec:

@@ -15,6 +15,7 @@ from dydiff_env.cli.common import (
     Seed,
     Trust,
     VecNormalize,
+    check_plot,
     close,
     console,
     emit,
@@ -49,7 +50,6 @@ def fidelity(
         from dydiff_env.cli.fit import fidelity_table
         from dydiff_env.evaluation.clone import BestClone
         from dydiff_env.evaluation.fidelity import closed_loop, common_starts, plot_closed_loop, refuse_draws
-        from dydiff_env.evaluation.picture import picture
         from dydiff_env.evaluation.simulator import Simulator
         from dydiff_env.policies import Policy, load_policy
         from dydiff_env.world.world import World
@@ -57,7 +57,7 @@ def fidelity(
         if simulator is False and (policy or plot):
             raise DyDiffError("Policies are compared with the simulator.", "Leave out --no-simulator.", usage=True)
         if plot is not None:
-            picture(1, 1)  # what is missing is missed before minutes of measuring
+            check_plot(plot)  # what is missing is missed before minutes of measuring
         loaded = World.load(world, pick_device(device))
         document: dict[str, Any] = {"world": str(world), "held_out": loaded.record.get("fidelity"), "policies": {}}
         if not json and document["held_out"]:

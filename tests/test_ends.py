@@ -70,8 +70,34 @@ def test_hidden_ends_are_drawn_as_often_as_they_come_and_paid_for(hidden: World)
     assert each.returns.mean() == pytest.approx(single.returns.mean(), abs=3)
 
 
-def test_a_border_stays_one() -> None:
-    world = fit(walk(hidden=False))
+def test_doubt_is_of_the_step_however_likely_the_dream_has_ended(hidden: World) -> None:
+    starts = hidden.sample_starts(32)
+    found = {}
+    for rule in (lambda states: torch.zeros(states.shape[:-1], dtype=torch.bool), None):
+        hidden.use_termination(rule)
+        found[rule is None] = hidden.dream(push(hidden, 0.5), starts, iterations=0)
+    taken = found[True].mask
+    assert not taken.all()
+    np.testing.assert_allclose(found[True].uncertainties[taken], found[False].uncertainties[taken], rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def border() -> World:
+    return fit(walk(hidden=False))
+
+
+def test_a_death_that_is_seen_late_bears_no_correction_out(border: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members' rollouts are looked at every fourth step; how long they live is compared with an anchor that is known to the step."""
+    asked = dataclasses.replace(border.preset, refinement=dataclasses.replace(border.preset.refinement, trust=None))
+    world, found = dataclasses.replace(border, preset=asked), []
+    for look in (1, 4):
+        monkeypatch.setattr("dydiff_env.world.rollout.LOOK", look)
+        found.append(float(world.trust_in(push(world, 1.0)).denoiser[-1]))
+    assert found[0] == found[1]
+
+
+def test_a_border_stays_one(border: World) -> None:
+    world = border
     assert world.preset.termination.drawn is False and torch.isinf(world.models.termination.sharpness)
     assert "drawn" not in world.record["training"]["termination"]
     dream = world.dream(push(world, 1.0), np.zeros((64, 2), np.float32), 40, 0)

@@ -171,6 +171,8 @@ def test_the_command_compares_the_best_clone_unless_told_otherwise(tiny_world_pa
     assert list(json.loads(result.stdout)["policies"]) == ["a clone of the best episodes"]
     result = CliRunner().invoke(app, [*arguments, "--no-simulator", "--policy", "random"])
     assert result.exit_code == 2 and "simulator" in result.output
+    result = CliRunner().invoke(app, [*arguments, "--plot", "nowhere/x.png"])
+    assert result.exit_code == 2 and result.stdout == ""  # before the work
 
 
 def test_without_a_simulator_the_command_says_what_held_out_data_say(tiny_world, tmp_path):

@@ -89,6 +89,17 @@ def test_without_a_judge_the_best_is_the_environments(hopper_dataset, tmp_path):
     assert load_agent(document["best_checkpoint"]).updates == document["best_updates"]
 
 
+def test_what_dreams_chose_stays_where_a_run_goes_on_without_them(hopper_dataset, tmp_path):
+    out, replay = tmp_path / "bc.pt", Replay(hopper_dataset)
+    schedule = Schedule(log_every=2, eval_every=2, eval_episodes=1)
+    train(BC(hopper_dataset.spec), replay, 4, out, schedule=schedule, env="Hopper-v5", judge=Told(9, 5))
+    spent = float(log_of(out)[-1]["seconds"])
+    document = train(load_agent(out), replay, 8, out, schedule=schedule, env="Hopper-v5")
+    assert (document["best_by"], document["best_updates"]) == ("dream_return", 2)
+    assert load_agent(best_path(out)).updates == 2
+    assert [float(row["seconds"]) >= spent for row in log_of(out)[2:]] == [True, True]  # they go on counting
+
+
 def test_rows_without_a_number_are_never_the_best():
     assert best_row([{}, {"x": ""}, {"x": float("nan")}], "x") is None
     assert best_row([{"x": "nan"}, {"x": "2.5"}, {"x": 1.0}], "x") == {"x": "2.5"}

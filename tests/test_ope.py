@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
+from dydiff_env.agents import BC
 from dydiff_env.cli.app import app
+from dydiff_env.data.simulator import describe
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import (
     agreement,
@@ -125,9 +127,13 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_the_work(tiny_world_path,
     assert result.exit_code == 2 and said in result.stderr
 
 
-def test_an_environment_without_a_limit_is_evaluated_for_a_horizon() -> None:
+def test_an_environment_without_a_limit_is_evaluated_for_a_horizon(tmp_path) -> None:
     gym.register("Endless-v0", entry_point="gymnasium.envs.classic_control:PendulumEnv")
     words = ["evaluate", "--policy", "random", "--env", "Endless-v0", "--episodes", "2", "--json"]
     assert CliRunner().invoke(app, words).exit_code == 1
+    spec = replace(describe("Pendulum-v1"), ref_min_score=-9.0, ref_max_score=0.0)
+    BC(spec).save(tmp_path / "bc.pt")
+    part = CliRunner().invoke(app, ["evaluate", "--policy", str(tmp_path / "bc.pt"), "--episodes", "1", "--horizon", "5", "--json"])
+    assert part.exit_code == 0 and "normalized_score" not in json.loads(part.stdout)  # which is of whole episodes
     result = CliRunner().invoke(app, [*words, "--horizon", "5"])
     assert result.exit_code == 0 and json.loads(result.stdout)["length_mean"] == 5

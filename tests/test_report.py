@@ -22,8 +22,10 @@ from dydiff_env.evaluation.mazes import free_of_walls, wall_squares
 from dydiff_env.evaluation.report import report
 from dydiff_env.evaluation.report.curves import final_table, groups
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, render
-from dydiff_env.evaluation.report.sources import Sources, find_sources
+from dydiff_env.evaluation.report.rollouts import refinement_chart
+from dydiff_env.evaluation.report.sources import Sources, find_sources, labels
 from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
+from dydiff_env.policies import load_policy
 from dydiff_env.synthesis.export import export
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -114,6 +116,19 @@ def test_the_interval_beside_the_interquartile_mean_is_its_own() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_registered_dataset_is_called_by_its_id(tmp_path: Path) -> None:
+    for name in ("one-v0", "other-v0"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / "metadata.json").write_text("{}")
+    assert labels([tmp_path / "one-v0" / "data", tmp_path / "other-v0" / "data", tmp_path / "syn.minari"]) == ["one-v0", "other-v0", "syn"]
+
+
+def test_reality_is_not_drawn_for_a_policy_that_draws(tiny_world: Any) -> None:
+    still = lambda rows: 0.0 * rows[:, : tiny_world.spec.action_size]  # noqa: E731
+    shown = [refinement_chart(tiny_world, load_policy(policy, tiny_world.spec), "it", starts=2, most=1) for policy in (still, "random")]
+    assert ["error" in chart.notes[0] for chart in shown] == [True, False]
+
+
 def test_the_statistics_are_those_of_rliable() -> None:
     try:
         from rliable import library, metrics
@@ -173,7 +188,12 @@ def test_an_existing_page_stays_and_a_missing_plotly_is_named(tmp_path: Path, mo
     out.write_text("mine")
     with pytest.raises(DyDiffError, match="--overwrite"):
         report([log], out)
+    with pytest.raises(DyDiffError, match="is not a report: it stays"):
+        report([log], out, overwrite=True)
+    with pytest.raises(DyDiffError, match="is not a report: it stays"):
+        report([log], tmp_path, overwrite=True)
     assert out.read_text() == "mine"
+    out.write_text("<!DOCTYPE html>an older page")
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(DyDiffError, match=re.escape("dydiff-env[report]")):
         report([log], out, overwrite=True)

@@ -287,6 +287,14 @@ def test_files_beside_the_checkpoint_are_not_replaced_unless_asked(hopper_folder
     assert code == 2 and "hopper.csv exists" in error and mine.read_text() == "my own log"
 
 
+def test_an_environment_of_other_sizes_costs_nothing(hopper_folder, tiny_world_path, tmp_path):
+    out = tmp_path / "ckpt.pt"
+    code, _, error = run("train", "bc", "--dataset", hopper_folder, "--steps", 2, "--out", out, "--env", "Pendulum-v1")
+    assert code == 2 and "Pendulum-v1 has observations and actions of sizes (3, 1), these are of (11, 3)" in error and not out.exists()
+    asked = ("evaluate", "--policy", "random", "--world", tiny_world_path, "--env", "Pendulum-v1", "--horizon", 5)
+    assert run(*asked)[0] == 2
+
+
 def test_an_environment_that_cannot_be_made_costs_nothing(hopper_folder, tmp_path):
     out = tmp_path / "ckpt.pt"
     common = ("train", "bc", "--dataset", hopper_folder, "--steps", 2, "--out", out)

@@ -26,6 +26,7 @@ from dydiff_env.policies import as_policy
 from dydiff_env.policies.draws import stream
 from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world import dream as dreams
+from dydiff_env.world.batches import split
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
@@ -437,6 +438,24 @@ def test_the_threshold_counts_ordinary_states_for_as_many_as_they_stand_for():
     assert model.calibrate(scores, terminal)["recall"] == 1.0 and float(model.threshold) == 1.5
     found = model.calibrate(scores, terminal, weight=100.0)  # the false one stands for a hundred
     assert found["precision"] == 1.0 and found["recall"] == 0.5 and float(model.threshold) == 3.5
+
+
+def test_where_all_states_are_terminal_all_are_called_so():
+    model = TerminationModel(1, TerminationConfig(width=4, depth=1))
+    model.forward = lambda states: states[..., 0]
+    same = torch.zeros(50, 1)
+    assert model.calibrate(same, torch.ones(50))["f1"] == 1.0
+    assert model.terminal(same).all() and torch.isfinite(model.threshold)
+
+
+@given(st.lists(st.integers(1, 90), min_size=3, max_size=30).filter(lambda lengths: max(lengths) > 1), st.integers(1, 40))
+def test_no_window_that_is_learned_from_holds_a_transition_held_out(lengths: list[int], horizon: int):
+    spec = DatasetSpec(gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (1,)))
+    episodes = [Episode(np.zeros((n + 1, 1), np.float32), np.zeros((n, 1), np.float32), np.zeros(n, np.float32), False) for n in lengths]
+    found = split(Dataset.from_episodes(spec, episodes), horizon)
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    seen = {step for begin in found.train for step in range(begin, min(begin + horizon, ends[begin]))}
+    assert len(found.train) and len(found.held_out) and not seen & set(found.held_out.tolist())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
@@ -83,6 +84,22 @@ def time_limit(env: str | EnvSpec) -> int:
     """
     with closing(make_env(env)) as made:
         return _limit(made.spec, env)
+
+
+def check_fits(env: str | EnvSpec, spec: DatasetSpec) -> None:
+    """Make sure that what acts in the spaces of ``spec`` can act in an environment.
+
+    Raises:
+        DyDiffError: where the environment cannot be made, or its observations or actions are of other sizes.
+    """
+    with closing(make_env(env)) as made:
+        sizes = gym.spaces.flatdim(made.observation_space), gym.spaces.flatdim(made.action_space)
+    if sizes != (spec.observation_size, spec.action_size):
+        raise DyDiffError(
+            f"{_name(env)} has observations and actions of sizes {sizes}, these are of {spec.observation_size, spec.action_size}.",
+            "Name an environment with the data's own spaces.",
+            usage=True,
+        )
 
 
 def _limit(made: EnvSpec | None, env: str | EnvSpec) -> int:

@@ -12,27 +12,33 @@ from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.windows import gather
 
+MANY = 20  # episodes, of which some can be spared
+
 
 class Split(NamedTuple):
-    """Transitions for training and for measuring, which share no window."""
+    """Transitions for training and for measuring, which share no window (but for one or two short episodes, which leave no choice)."""
 
     train: np.ndarray  # (K,) int64, also the window starts
     held_out: np.ndarray  # (K',) int64
 
 
 def split(dataset: Dataset, horizon: int, share: float = 0.05, seed: int = 0) -> Split:
-    """Hold out whole episodes; where there are fewer than 20, the last part of each, one horizon apart."""
+    """Hold out whole episodes; where there are few, the last part of each that is long enough, one horizon apart."""
     index = np.arange(dataset.transitions)
     episode = np.repeat(np.arange(len(dataset)), dataset.lengths)
-    if len(dataset) >= 20:
+    cut = dataset.offsets[1:] - np.ceil(share * dataset.lengths).astype(np.int64)
+    middle = dataset.offsets[:-1] + dataset.lengths // 2
+    long = cut - horizon >= middle
+    if len(dataset) >= MANY or (len(dataset) > 2 and not long.any() and dataset.lengths.max() > 1):
         order = np.random.default_rng(seed).permutation(len(dataset))
         held = np.zeros(len(dataset), bool)
         held[order[: max(1, round(share * len(dataset)))]] = True
         return Split(index[~held[episode]], index[held[episode]])
-    cut = dataset.offsets[1:] - np.ceil(share * dataset.lengths).astype(np.int64)
-    late = index >= cut[episode]
-    early = index < np.maximum(cut - horizon, dataset.offsets[:-1] + dataset.lengths // 2)[episode]
-    return Split(index[early], index[late])
+    if not long.any():
+        return Split(index[index < middle[episode]], index[index >= cut[episode]])
+    cut = np.where(long, cut, dataset.offsets[1:])  # the short ones are learned from whole
+    end = np.where(long, cut - horizon, cut)
+    return Split(index[index < end[episode]], index[index >= cut[episode]])
 
 
 class Step(NamedTuple):

@@ -135,13 +135,14 @@ def trust_in(world: World, policy: Policy) -> Trust:
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
         alone = list(apart(dynamics.only(members), ends, one_by_one(act), starts, length, memory))
+        lives = torch.stack([ends.outlived(states) for states, _ in alone]).cumprod(0)  # at every step, as the anchor's
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
                 anchor = rollout(dynamics.only(rest), ends, act, starts, length, memory)
                 following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
                 denoiser = torch.cat([following, living[..., None]], -1)
-                truth = torch.stack([torch.cat([states[m], alive[m, :, None]], -1) for states, alive in alone], 1)
+                truth = torch.cat([torch.stack([states[m] for states, _ in alone], 1), lives[:, m].T[..., None]], -1)
                 e = elsewhere(anchor, ((states[others], alive[others]) for states, alive in alone))
                 found.append(shares(anchor, truth, denoiser, e))
     return borne_out(found)

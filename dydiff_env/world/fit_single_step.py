@@ -51,7 +51,8 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
     plain, without = fitting.models.reward, done["r2"]
     chosen = dataclasses.replace(config, next_state=False)
     if without is not None and without < EXPLAINED:
-        more = dataclasses.replace(config, next_state=True, ends=len(fitting.batches.terminal_steps) > 1)
+        ends = len(np.intersect1d(fitting.batches.terminal_steps, fitting.split.train)) > 1  # what is not shown cannot be learned
+        more = dataclasses.replace(config, next_state=True, ends=ends)
         with own_draws(torch.device("cpu"), fitting.seed):
             spec = fitting.data.spec
             fitting.models.reward = RewardModel(spec.observation_size, spec.action_size, more).to(fitting.device)

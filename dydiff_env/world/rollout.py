@@ -59,8 +59,8 @@ def rollout(
     for t in range(horizon):
         actions.append(act(t, now))
         prediction = dynamics.predict(now, actions[-1], recalled)
-        kept = alive[:, t, None]
-        following = torch.where(kept > 0, prediction.mean.clamp(-BOUND, BOUND), now)
+        kept = alive[:, t, None] > 0
+        following = torch.where(kept, prediction.mean.clamp(-BOUND, BOUND), now)
         recalled = dynamics.recall(now, actions[-1], following)
         states[:, t + 1] = now = following
         disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first

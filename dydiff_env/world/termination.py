@@ -100,8 +100,8 @@ class TerminationModel(nn.Module):
         precision, recall = hits / (hits + misses), hits / hits[-1].clamp(min=1)
         f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
         best = int(f1.argmax())
-        upper, lower = scores[order[best]], scores[order[min(best + 1, len(order) - 1)]]
-        self.threshold.copy_((upper + lower) / 2)
+        lower = scores[order[best + 1]] if best + 1 < len(order) else scores.min() - 1  # 1 below where all are called terminal
+        self.threshold.copy_((scores[order[best]] + lower) / 2)
         return {"precision": float(precision[best]), "recall": float(recall[best]), "f1": float(f1[best])}
 
     def draw_ends(self, next_states: Tensor, terminal: Tensor, weight: float = 1.0) -> None:

@@ -51,6 +51,8 @@ def report(
     out = Path(out).expanduser()
     if out.exists() and not overwrite:
         raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.", usage=True)
+    if out.exists() and not _is_page(out):
+        raise DyDiffError(f"{out} is there and is not a report: it stays.", "Choose another --out.", usage=True)
     if starts < 1:
         raise DyDiffError(f"--starts is {starts}.", "Give 1 or more.", usage=True)
     found = find_sources(sources)
@@ -60,3 +62,10 @@ def report(
         partial.write_text(render(f"dydiff-env report: {names}", headlines, sections), encoding="utf-8")
     counts = {name: len(paths) for name, paths in vars(found).items()}
     return {"out": str(out), "megabytes": round(out.stat().st_size / 1e6, 1), **counts}
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(15).lower() == b"<!doctype html>"

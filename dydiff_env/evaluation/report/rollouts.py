@@ -9,7 +9,7 @@ import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.fidelity import common_starts, errors
+from dydiff_env.evaluation.fidelity import common_starts, errors, refuse_draws
 from dydiff_env.evaluation.mazes import frame, free_of_walls, position_columns, wall_squares
 from dydiff_env.evaluation.report.charts import BLUE, GREEN, GREY, ORANGE, figure
 from dydiff_env.evaluation.report.page import Chart
@@ -81,8 +81,9 @@ def refinement_chart(
         simulator = Simulator(world.spec)
         first = common_starts(world, simulator, starts, seed)
         starts = len(first)
+        refuse_draws(policy, world, policy_name)
         real = simulator.follow(policy, first, world.horizon)
-    except DyDiffError:  # reality cannot be made, or not be started where the data are
+    except DyDiffError:  # reality cannot be made, or not be started where the data are, or would follow other draws
         real = None
     plane = plane_of(world, simulator)
     most = most if world.anchored else min(most, world.iterations)

@@ -136,8 +136,11 @@ def read_log(path: Path) -> dict[str, list[float]]:
 
 def labels(paths: Sequence[Path]) -> list[str]:
     """Short names that differ: the last part of each path, with as many parents as it takes."""
+    whole = [path.resolve() for path in paths]
+    # A registered dataset lies in ID/data.
+    whole = [path.parent if path.name == "data" and (path / "metadata.json").is_file() else path for path in whole]
     for depth in range(1, 12):
-        names = ["/".join(path.resolve().with_suffix("").parts[-depth:]) for path in paths]
+        names = ["/".join(path.with_suffix("").parts[-depth:]) for path in whole]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
