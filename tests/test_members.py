@@ -124,7 +124,7 @@ def test_the_command_says_what_members_make_of_it(tiny_world_path, tmp_path, mon
     one = json.loads(run("--policy", "acts:still", *world, "--json"))
     less = json.loads(run("--policy", "acts:still", *world, "--json", "--discount", "0.5"))
     assert less["discount"] == 0.5 and abs(less["return_mean"]) < abs(one["return_mean"]) and "discount" not in one
-    assert "normalized_score" in one and "normalized_score" not in less  # its ends are of undiscounted returns
+    assert "normalized_score" not in one and "normalized_score" not in less  # its ends are of whole episodes
     assert "discounted by 0.5" in run("--policy", "random", "--policy", "acts:still", *world, "--discount", "0.5")
     np.testing.assert_array_equal(one["return_by_member"], by_member["acts:still"])
 
