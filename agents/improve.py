@@ -1,4 +1,5 @@
-"""Improving a policy in a world: a copy of it learns from its own dreams, and is kept where it earns most in whole ones.
+"""Improving a policy in a world: a copy of it learns from its own dreams, and is kept where it gains most
+in the member of the ensemble in which it gains least.
 
 A policy that has learned from a world finds out what is wrong with it: it falls in reality where its dreams go on. What is wrong with
 the mean of the ensemble is not wrong alike in each member. So a copy is worth what it gains in the member in which it gains least.

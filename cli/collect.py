@@ -80,7 +80,7 @@ def collect(
 ) -> None:
     """Record a Minari dataset, with a behaviour policy trained for it or with your own.
 
-    The behaviour policies are saved beside the data, reference scores go into its metadata.
+    Policies trained for it are saved beside the data, and reference scores go into its metadata; with --policy there are neither.
     """
     with reporting(debug):
         # MuJoCo and Stable-Baselines3 take a second to import: not before the options are known to be right.

@@ -78,9 +78,9 @@ def demo(
         if missing:
             raise DyDiffError(f"The demo needs {', '.join(missing)}.", "Run `pip install 'dydiff-env[demo]'`.")
         if out.exists() and not overwrite:
-            raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.")
+            raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.", usage=True)
         if out.exists() and not (out / "demo.json").is_file() and any(out.iterdir()):
-            raise DyDiffError(f"{out} is not a demo's folder.", "Choose another --out.")
+            raise DyDiffError(f"{out} is not a demo's folder.", "Choose another --out.", usage=True)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         (out / "demo.json").write_text("{}")

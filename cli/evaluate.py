@@ -45,7 +45,7 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="How many, of each policy.")] = 10,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="Longest episode, steps; default: the environment's limit, or in dreams the longest logged."),
+        typer.Option(min=1, help="Longest episode, steps; default: the environment's limit, or where none is known the longest logged."),
     ] = None,
     discount: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="γ: a reward t steps on counts γ^t. Dreams know the near future best.")

@@ -53,7 +53,7 @@ def improve(
     debug: Debug = False,
     json: Json = False,
 ) -> None:
-    """Fine-tune a copy of a policy in dreams alone, and keep the copy that earns most in whole dreamt episodes."""
+    """Fine-tune a copy of a policy in dreams alone, and keep the copy that gains most in the ensemble's most sceptical member."""
     with reporting(debug):
         from dydiff_env.agents.improve import improve as run
         from dydiff_env.agents.judge import best_path

@@ -14,6 +14,7 @@ from dydiff_env.cli.common import (
     Overwrite,
     Seed,
     Trust,
+    VecNormalize,
     close,
     emit,
     pick_device,
@@ -33,6 +34,7 @@ def report(
     ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Rollouts in the picture.")] = 12,
     trust: Trust = False,
+    vecnormalize: VecNormalize = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -43,7 +45,7 @@ def report(
     with reporting(debug):
         from dydiff_env.evaluation.report import report as write
 
-        options = {"policy": policy, "starts": starts, "trust": trust, "overwrite": overwrite, "seed": seed}
+        options = {"policy": policy, "starts": starts, "trust": trust, "vecnormalize": vecnormalize, "overwrite": overwrite, "seed": seed}
         document = write(sources, out, device=str(pick_device(device)), **options)  # type: ignore[arg-type]
         if json:
             emit(document, True)

@@ -20,6 +20,18 @@ def line(command: str, *words: object) -> str:
     return f"dydiff-env {command} {shlex.join(map(str, words))}"
 
 
+def _evaluation(path: str | Path, *words: object) -> str:
+    """How an agent is evaluated: in its environment, or in its world where its data name none."""
+    from dydiff_env.envs.worlds import (
+        trained,  # torch is there by now, but for who only asks what a dataset holds
+    )
+
+    agent = trained(str(path)) if Path(path).is_file() else None
+    simulated = agent is None or agent.spec is None or agent.spec.env_spec is not None
+    world = [] if simulated or agent is None else ["--world", agent.world or "WORLD"]
+    return line("evaluate", "--policy", path, *words, *world)
+
+
 def _source(document: dict[str, Any]) -> str:
     """What a command takes a dataset by: its id where it lies under it, else its folder."""
     path, name = Path(document["path"]), str(document["dataset_id"])
@@ -56,7 +68,7 @@ def _train(document: dict[str, Any]) -> Summary:
         where = "dreamt" if document["best_by"] == "dream_return" else "real"
         made += f"{best} has the best {where} return, {document['best_return']:.1f}, after {document['best_updates']:,}."
     path = best or path
-    return made.rstrip(), [line("evaluate", "--policy", path), line("export", "--policy", path, "--out", "syn.minari")] if path else []
+    return made.rstrip(), [_evaluation(path), line("export", "--policy", path, "--out", "syn.minari")] if path else []
 
 
 def _improve(document: dict[str, Any]) -> Summary:
@@ -75,7 +87,7 @@ def _loop(document: dict[str, Any]) -> Summary:
     made = f"{path} after {len(rounds)} rounds and {document['updates']:,} updates in {document['seconds']:.0f} s."
     best = document["best_checkpoint"]
     made += f" {best} has the best dreams, those after round {document['best_round']}."
-    return made, [line("evaluate", "--policy", best, "--episodes", 20), line("report", path.parent)]
+    return made, [_evaluation(best, "--episodes", 20), line("report", path.parent)]
 
 
 def _inspect(document: dict[str, Any]) -> Summary:
@@ -85,7 +97,7 @@ def _inspect(document: dict[str, Any]) -> Summary:
     if kind == "dataset":
         source = _source(document)
         return "", [line("fit", "--dataset", source, "--out", "world"), line("report", source)]
-    return "", [line("evaluate", "--policy", path)] if document["format"] == "agent" else []
+    return "", [_evaluation(path)] if document["format"] == "agent" else []
 
 
 def _fit(document: dict[str, Any]) -> Summary:
@@ -103,7 +115,8 @@ def _evaluate(document: dict[str, Any]) -> Summary:
 
 
 def _fidelity(document: dict[str, Any]) -> Summary:
-    return "", [line("report", document["world"]), line("fidelity", "--world", document["world"], "--policy", "FILE")]
+    more = [line("fidelity", "--world", document["world"], "--policy", "FILE")] if document["policies"] else []  # there is a simulator
+    return "", [line("report", document["world"]), *more]
 
 
 NAMES = {"worlds": "world", "datasets": "dataset", "checkpoints": "checkpoint", "logs": "log", "loops": "loop",

@@ -41,7 +41,7 @@ def write_logs(path: Path, episodes: int, steps: int = 60) -> None:
 def main(logs: str, out: str, preset: str = "tiny", episodes: int = 300) -> float:
     if not Path(logs).exists():
         write_logs(Path(logs), episodes)
-    table = np.genfromtxt(logs, delimiter=",", names=True)  # a blank cell is NaN, and refused
+    table = np.genfromtxt(logs, delimiter=",", names=True)  # a blank number is NaN, and refused
     parts = []
     for number in np.unique(table["episode"]):
         rows = table[table["episode"] == number]

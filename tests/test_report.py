@@ -129,6 +129,12 @@ def test_reality_is_not_drawn_for_a_policy_that_draws(tiny_world: Any) -> None:
     assert ["error" in chart.notes[0] for chart in shown] == [True, False]
 
 
+def test_statistics_of_an_sb3_policy_are_for_its_picture(run: Path, tmp_path: Path) -> None:
+    words = ["report", run / "world", "--policy", "random", "--vecnormalize", tmp_path / "x.pkl", "--out", tmp_path / "r.html"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 2 and "vecnormalize goes with" in " ".join(result.stderr.split())
+
+
 def test_the_statistics_are_those_of_rliable() -> None:
     try:
         from rliable import library, metrics

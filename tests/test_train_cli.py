@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from dydiff_env.agents import BC, Replay, Run, Schedule, load_agent, train, train_seeds
 from dydiff_env.cli.app import app
+from dydiff_env.cli.summary import summary
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import (
@@ -285,6 +286,13 @@ def test_files_beside_the_checkpoint_are_not_replaced_unless_asked(hopper_folder
     mine.write_text("my own log")
     code, _, error = run("train", "bc", "--dataset", hopper_folder, "--steps", 2, "--out", tmp_path / "hopper.pt")
     assert code == 2 and "hopper.csv exists" in error and mine.read_text() == "my own log"
+
+
+def test_what_comes_next_can_be_done_without_an_environment(hopper_dataset, tmp_path):
+    for spec, words in ((hopper_dataset.spec, []), (replace(hopper_dataset.spec, env_spec=None), ["--world", "w"])):
+        BC(spec, world="w").save(tmp_path / "a.pt")
+        said = summary("inspect", {"path": str(tmp_path / "a.pt"), "kind": "policy", "format": "agent"})[1][0]
+        assert said.split() == ["dydiff-env", "evaluate", "--policy", str(tmp_path / "a.pt"), *words]
 
 
 def test_an_environment_of_other_sizes_costs_nothing(hopper_folder, tiny_world_path, tmp_path):

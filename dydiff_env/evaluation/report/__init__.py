@@ -17,6 +17,7 @@ def report(
     policy: str | Path | None = None,
     starts: int = 12,
     trust: bool = False,
+    vecnormalize: str | Path | None = None,
     overwrite: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -30,6 +31,7 @@ def report(
             sources that fits the world, else the world's clone of its best episodes, else random.
         starts: rollouts in the picture.
         trust: allow a policy format that can run code on loading.
+        vecnormalize: SB3's VecNormalize statistics, for an SB3 policy.
         overwrite: replace an existing ``out``.
         seed: of the starts.
         device: where the world dreams.
@@ -56,7 +58,7 @@ def report(
     if starts < 1:
         raise DyDiffError(f"--starts is {starts}.", "Give 1 or more.", usage=True)
     found = find_sources(sources)
-    headlines, sections = all_sections(found, Dreaming(policy, starts, trust, seed, device))
+    headlines, sections = all_sections(found, Dreaming(policy, starts, trust, vecnormalize, seed, device))
     names = ", ".join(labels([Path(source) for source in dict.fromkeys(sources)]))
     with replacing(out) as partial:
         partial.write_text(render(f"dydiff-env report: {names}", headlines, sections), encoding="utf-8")

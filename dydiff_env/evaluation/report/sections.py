@@ -30,6 +30,7 @@ class Dreaming:
     policy: str | Path | None = None
     starts: int = 12
     trust: bool = False
+    vecnormalize: str | Path | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -105,7 +106,7 @@ def training_table(record: dict[str, Any]) -> Table:
 def choose_policy(world: World, checkpoints: list[Path], dreaming: Dreaming) -> tuple[Policy, str]:
     """The policy asked for, else a checkpoint that fits, else the world's best clone, else random actions."""
     if dreaming.policy is not None:
-        chosen = load_policy(dreaming.policy, world.spec, trust=dreaming.trust, device=dreaming.device)
+        chosen = load_policy(dreaming.policy, world.spec, trust=dreaming.trust, vecnormalize=dreaming.vecnormalize, device=dreaming.device)
         return chosen, Path(dreaming.policy).name
     for path in checkpoints:
         try:
