@@ -203,9 +203,9 @@ class Agent(nn.Module):
                 "Use an environment with the spaces of the agent's data.",
             )
         space = self.spec.action_space
-        assert space.shape is not None
+        assert isinstance(space, gym.spaces.Box)
         actions = self.act(torch.from_numpy(rows), deterministic).cpu().numpy()
-        actions = actions.reshape(len(rows), *space.shape).astype(space.dtype, copy=False)
+        actions = np.clip(actions.reshape(len(rows), *space.shape).astype(space.dtype), space.low, space.high)  # a bound may be rounded
         return (actions[0] if single else actions), state
 
     def __reduce__(self) -> tuple[Any, ...]:  # parameters are views of the optimisers': a plain copy would part them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def reporting(debug: bool) -> Iterator[None]:
 def emit(document: dict[str, Any], as_json: bool) -> None:
     """Print the result: as one JSON document, or for a person, with what was made and what to do next."""
     if as_json:
-        json.dump(document, sys.stdout, indent=2)
+        json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
         return
     for key, value in document.items():
@@ -114,6 +115,15 @@ def emit(document: dict[str, Any], as_json: bool) -> None:
             line = f"[bold]{key.replace('_', ' ')}[/]: {escape(_short(value))}"
             console.print(line, highlight=False, soft_wrap=True)
     close(document)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def close(document: dict[str, Any]) -> None:

@@ -98,6 +98,16 @@ def test_the_same_seed_gives_the_same_agent_and_another_does_not(hopper_dataset)
     assert not torch.allclose(first.act(observations), other.act(observations))
 
 
+@pytest.mark.parametrize("algorithm", ["td3bc", "diffql"])
+def test_predicted_actions_lie_in_a_space_of_any_bounds(algorithm):
+    low, high = np.array([-0.2, 0.1, -0.1]), np.array([5.0, 0.7, 0.1])
+    for kind in (np.float32, np.float64):
+        space = gym.spaces.Box(low.astype(kind), high.astype(kind), dtype=kind)
+        made = ALGORITHMS[algorithm](DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (4,), np.float32), space))
+        for row in 1e3 * np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32):
+            assert space.contains(made.predict(row)[0])
+
+
 def test_sb3_evaluates_an_agent_as_it_is(agent):
     from stable_baselines3.common.evaluation import evaluate_policy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.export import export
-from dydiff_env.synthesis.methods import METHODS, get_method
+from dydiff_env.synthesis.methods import METHODS, TransitionSampler, get_method
+from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.presets import PRESETS
 from dydiff_env.world.training import TrainingConfig, train
@@ -220,3 +222,11 @@ def test_damaged_or_missing_baselines_are_named(full_world: Path, tiny_world_pat
 
 def test_baselines_know_the_presets_of_worlds() -> None:
     assert set(synther.PRESETS) == set(mtdiff.PRESETS) == set(PRESETS)
+
+
+def test_synthers_observations_lie_where_observations_can_be(tiny_world: Any) -> None:
+    size = tiny_world.spec.observation_size
+    walls = replace(tiny_world.normalizer, low=torch.full((size,), -0.1), high=torch.full((size,), 0.1))
+    sampler = TransitionSampler(replace(tiny_world, normalizer=walls), SynthER(tiny_world.spec, SynthERConfig(width=16, depth=1)))
+    drawn = sampler.synthesize(50, RoundOptions(50, method="synther", horizon=1, iterations=0), (0, 1)).rollouts.observations
+    assert np.abs(drawn).max() <= 0.1 + 1e-6 and drawn.std() > 0

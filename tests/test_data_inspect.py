@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import gymnasium as gym
+import numpy as np
 import torch
 from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
-from dydiff_env.data.minari_io import resolve_dataset
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
+from dydiff_env.data.minari_io import resolve_dataset, write_dataset
 
 
 def report(path) -> dict:
@@ -54,3 +57,14 @@ def test_what_is_nothing_known(tmp_path):
     for path in (tmp_path / "x.pt", tmp_path / "missing", tmp_path):
         result = CliRunner().invoke(app, ["inspect", str(path)])
         assert result.exit_code == 1 and "Traceback" not in result.output and "fix:" in result.output
+
+
+def test_bounds_without_end_are_null(tmp_path):
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    episode = Episode(np.zeros((3, 1), np.float32), np.zeros((2, 1), np.float32), np.zeros(2, np.float32), False)
+    write_dataset(tmp_path / "free", Dataset.from_episodes(DatasetSpec(space, space, dataset_id="tests/free-v0"), [episode]))
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "free"), "--json"])
+    assert json.loads(result.stdout, parse_constant=refuse)["action_bounds"] == [None, None]

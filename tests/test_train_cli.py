@@ -249,6 +249,29 @@ def test_each_episode_counts_once_with_its_own_steps():
     assert np.abs(found.returns / found.lengths - 1).max() < 0.3
 
 
+class Strict(gym.Env):
+    """Takes no action outside its space, whose bounds no float32 hits."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Box(-0.1, 0.1, (2, 2), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+def test_actions_at_a_bound_lie_in_the_environments_space(monkeypatch):
+    entry = gym.envs.registration.EnvSpec("Strict-v0", f"{__name__}:Strict", max_episode_steps=3, disable_env_checker=True)
+    monkeypatch.setitem(gym.registry, "Strict-v0", entry)
+    spec = DatasetSpec(Strict.observation_space, Strict.action_space)
+    policy = load_policy(lambda rows: torch.full((len(rows), 4), 5.0), spec)
+    assert (evaluate_returns(policy, "Strict-v0", 2).returns == 3).all()
+
+
 def test_an_environment_that_may_never_end_is_not_waited_for():
     gym.register("Endless-v0", lambda: gym.make("Hopper-v5", terminate_when_unhealthy=False).unwrapped)
     try:

@@ -146,8 +146,8 @@ class BehaviourRun:
         options: dict[str, Any] = {"learning_starts": min(10_000, self.config.steps // 20),
                                    "buffer_size": max(1, min(1_000_000, self.config.steps))}
         if self.config.algorithm == "td3":
-            size = int(np.prod(venv.action_space.shape or ()))
-            options["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, 0.1))
+            shape = venv.action_space.shape or ()
+            options["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, 0.1))
         return options
 
     def _make(self, env: str) -> gym.Env:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,10 @@ class Normalizer:
             least, most = np.minimum(least, block.min(0)), np.maximum(most, block.max(0))
         shift = total / len(array)
         std = np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
-        std = np.where(std < floor, 1.0, np.maximum(std, np.maximum(most - shift, shift - least) / FARTHEST))
+        for slight in np.flatnonzero((std < floor) & (std > np.maximum(1e-12, 1e-6 * np.abs(centre + shift)))):
+            warnings.warn(f"Number {slight} (of 0 to {len(std) - 1}) varies by {std[slight]:.1g} only, and counts as constant. "
+                          "If that is a matter of its unit, give it in a smaller one.", stacklevel=2)
+        std = np.where((std < floor) | (std == 0), 1.0, np.maximum(std, np.maximum(most - shift, shift - least) / FARTHEST))
         return Normalizer(torch.from_numpy(centre + shift).float(), torch.from_numpy(std).float())
 
     def normalize(self, values: Tensor) -> Tensor:

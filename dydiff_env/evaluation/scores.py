@@ -146,7 +146,8 @@ def evaluate_returns(
     draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
     with closing(vector), draws:
         _limit(vector.envs[0].spec, env)  # or the wait would have no end
-        space = vector.single_observation_space
+        space, within = vector.single_observation_space, vector.single_action_space
+        assert isinstance(within, gym.spaces.Box)
         observations, _ = vector.reset(seed=seed)
         finished: list[list[tuple[float, int]]] = [[] for _ in range(num_envs)]
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
@@ -160,9 +161,8 @@ def evaluate_returns(
                     f"{vector.single_action_space.shape}.",
                     "Evaluate it in its own environment.",
                 )
-            observations, rewards, terminated, truncated, _ = vector.step(
-                actions.reshape(vector.action_space.shape)
-            )
+            inside = np.clip(actions.reshape(vector.action_space.shape).astype(np.float64), within.low, within.high)
+            observations, rewards, terminated, truncated, _ = vector.step(inside.astype(within.dtype))
             returns += np.where(starting, 0.0, discount**lengths * rewards)
             lengths += ~starting
             ended = (terminated | truncated) & ~starting

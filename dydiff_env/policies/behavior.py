@@ -29,8 +29,8 @@ class BehaviorPolicy(nn.Module):
 
     def __init__(self, observations: np.ndarray, action_size: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.as_tensor(np.float32(observations.mean(0))))
-        self.register_buffer("std", torch.as_tensor(np.float32(observations.std(0) + 1e-3)))
+        self.register_buffer("mean", torch.as_tensor(np.float32(observations.mean(0, dtype=np.float64))))
+        self.register_buffer("std", torch.as_tensor(np.float32(observations.std(0, dtype=np.float64) + 1e-3)))
         self.network = nn.Sequential(
             nn.Linear(observations.shape[1], HIDDEN),
             nn.ReLU(),

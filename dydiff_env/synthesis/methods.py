@@ -112,13 +112,17 @@ class Dreamer:
 class TransitionSampler:
     """SynthER: every rollout is one drawn transition, with its own reward and terminal flag."""
 
+    world: World
     model: SynthER
 
     def synthesize(self, count: int, options: RoundOptions, seeds: tuple[int, int]) -> Draft:
         """As the protocol says; there are no starts to draw."""
-        drawn = self.model.draw(count, seeds[1])
+        drawn, normalizer = self.model.draw(count, seeds[1]), self.world.normalizer
+        seen = torch.stack([drawn.observations, drawn.next_observations], 1)
+        if normalizer.low is not None:
+            seen = seen.clamp(normalizer.low, normalizer.high)  # where observations can be
         rollouts = Trajectories(
-            torch.stack([drawn.observations, drawn.next_observations], 1).cpu().numpy(),
+            seen.cpu().numpy(),
             drawn.actions[:, None].cpu().numpy(),
             drawn.rewards[:, None].cpu().numpy(),
             drawn.terminated.cpu().numpy(),

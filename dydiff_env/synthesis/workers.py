@@ -93,7 +93,7 @@ class Sources:
             )
         model = baselines.load(Path(self.world).expanduser(), method.model, world.spec, self.device)
         if isinstance(model, SynthER):
-            return Opened(TransitionSampler(model), world, None, model)
+            return Opened(TransitionSampler(world, model), world, None, model)
         assert isinstance(model, MTDiff)
         return Opened(TrajectorySampler(world, model), world, None, model)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import perceptron
+from dydiff_env.world.networks import Units, perceptron
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Behavior(nn.Module):
 
     def __init__(self, observation_size: int, action_size: int, config: BehaviorConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.units = config, Units(action_size)
         self.clones = nn.ModuleList(
             perceptron(observation_size, action_size, config.width, config.depth)
             for _ in range(config.clones)
@@ -37,4 +37,8 @@ class Behavior(nn.Module):
 
     def forward(self, clone: int, states: Tensor) -> Tensor:
         """Actions (…, A) of one clone for normalised states (…, O)."""
-        return self.clones[clone](states)
+        return self.units.back(self.clones[clone](states))
+
+    def loss(self, clone: int, states: Tensor, actions: Tensor) -> Tensor:
+        """Mean squared error of one clone, for normalised states (B, O) and logged actions (B, A)."""
+        return (self.clones[clone](states) - self.units(actions)).square().mean()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import EnsembleLinear, initial, waves
+from dydiff_env.world.networks import EnsembleLinear, Units, initial, waves
 
 LEAST = 1e-3  # deviation of a change, standardised, as far as memory goes
 FAR = 10.0  # a remembered change is cut off at so many deviations
@@ -80,6 +80,7 @@ class Dynamics(nn.Module):
         self.memory_size = observation_size + action_size + 1 if config.memory else 0
         seen = observation_size * (1 + 2 * len(self.frequencies)) + action_size + self.memory_size
         sizes = [seen] + [config.width] * config.depth
+        self.units = Units(action_size)
         self.hidden = nn.ModuleList(EnsembleLinear(config.members, i, o) for i, o in pairwise(sizes))
         self.output = EnsembleLinear(config.members, sizes[-1], 2 * observation_size)
         self.log_variance_max = nn.Parameter(torch.full((observation_size,), 0.5))
@@ -102,14 +103,14 @@ class Dynamics(nn.Module):
             return states[..., :0]
         # What hardly ever changes, a goal, has next to no deviation: the slightest correction of it would be all that is recalled.
         change = ((states - before - self.delta_mean) / self.delta_std.clamp(min=LEAST)).clamp(-FAR, FAR)
-        step = torch.cat([change, actions, torch.ones_like(change[..., :1])], -1)
+        step = torch.cat([change, self.units(actions), torch.ones_like(change[..., :1])], -1)
         return step if known is None else torch.where(known[..., None], step, 0.0)
 
     def inputs(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Tensor:
         """What the networks see of states (…, O), actions (…, A) and what :meth:`recall` said, by default nothing."""
         if memory is None:
             memory = states.new_zeros(*states.shape[:-1], self.memory_size)
-        return torch.cat([states, *waves(states, self.frequencies), actions, memory], -1)
+        return torch.cat([states, *waves(states, self.frequencies), self.units(actions), memory], -1)
 
     def forward(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the scaled change, (E, B, O) each, for states (E, B, O), actions (E, B, A) and memory (E, B, P)."""

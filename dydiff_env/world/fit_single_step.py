@@ -55,7 +55,7 @@ def fit_reward(fitting: Fitting) -> dict[str, Any]:
         more = dataclasses.replace(config, next_state=True, ends=ends)
         with own_draws(torch.device("cpu"), fitting.seed):
             spec = fitting.data.spec
-            fitting.models.reward = RewardModel(spec.observation_size, spec.action_size, more).to(fitting.device)
+            fitting.models.reward = fitting.fresh(RewardModel(spec.observation_size, spec.action_size, more))
         other = _fit_reward(fitting, "reward_next")
         kept = 1 - other["r2"] < WORTH * (1 - without)
         told = "the next state and the end" if more.ends else "the next state"
@@ -166,7 +166,7 @@ def fit_behavior(fitting: Fitting) -> dict[str, Any]:
             step = fitting.batches.steps(
                 rows[torch.randint(len(rows), (config.batch,), generator=generator).numpy()]
             )
-            total = total + (model(j, step.states) - step.actions).square().mean()
+            total = total + model.loss(j, step.states, step.actions)
         return total
 
     return train("behaviour", model, loss, config, seed=fitting.seed, **fitting.files("behavior"))

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.normalizer import Normalizer
@@ -18,12 +19,16 @@ from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches, Split, Step, split
 from dydiff_env.world.edges import edges
 from dydiff_env.world.models import Models
+from dydiff_env.world.networks import Units
 from dydiff_env.world.parallel import Processes
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.training import TrainingConfig
 
 HELD_OUT_ROWS = 20_000  # transitions in a held-out look
 WORTH = 0.85  # of the held-out error of a simpler model: as much as that of one which is shown more may be
+
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Fitting:
 
     def __post_init__(self) -> None:
         with own_draws(torch.device("cpu"), self.seed):  # initial weights
-            self.models = Models(self.data.spec, self.preset).to(self.device)
+            self.models = self.fresh(Models(self.data.spec, self.preset))
         free = Normalizer.fit(self.data.observations)
         low, high = (torch.from_numpy(edge).float() for edge in edges(self.data, free.std.numpy()))
         self.normalizer = dataclasses.replace(free, low=low, high=high).to(self.device)
@@ -70,6 +75,12 @@ class Fitting:
         rows = self.split.held_out
         self.held_out_rows = np.sort(self.rng.choice(rows, min(HELD_OUT_ROWS, len(rows)), replace=False))
         self.held_out: Step = self.batches.steps(self.held_out_rows)
+
+    def fresh(self, module: Part) -> Part:
+        """A module that has just been made, where it is trained, its actions in units that a network can see."""
+        actions = Normalizer.fit(self.data.actions, floor=0.0)
+        Units.set_in(module, actions.mean, actions.std)
+        return module.to(self.device)
 
     def draw(self, generator: torch.Generator, *shape: int) -> np.ndarray:
         """Transitions of the training part, uniformly."""

@@ -1,4 +1,4 @@
-"""A plain perceptron, which reward, termination and behaviour models share; an ensemble's layer; what keeps networks small in memory."""
+"""A plain perceptron, which reward, termination and behaviour models share; an ensemble's layer; units of actions; memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+ORDER_ONE = (0.1, 10.0)
 
 
 def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> nn.Sequential:
@@ -29,6 +31,39 @@ class EnsembleLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply each member's layer to its rows."""
         return torch.baddbmm(self.bias, x, self.weight)
+
+
+class Units(nn.Module):
+    """In which units a network sees actions, and gives them: x ↦ (x − centre) / scale, along the last axis (A,).
+
+    Actions are of order one in most logs, and then left as they are. A log may have them in any unit, though, and a network cannot see
+    what is a thousand times smaller or larger than its other inputs.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Environment units (…, A) to those of the network."""
+        return (actions - self.centre) / self.scale
+
+    def back(self, seen: Tensor) -> Tensor:
+        """And back."""
+        return seen * self.scale + self.centre
+
+    @staticmethod
+    def set_in(module: nn.Module, mean: Tensor, std: Tensor) -> None:
+        """Have all of a module's parts see actions of this mean and deviation (A,) standardised, where they are not of order one."""
+        fine = (std >= ORDER_ONE[0]) & (std <= ORDER_ONE[1]) & (mean.abs() <= ORDER_ONE[1])
+        for part in module.modules():
+            if isinstance(part, Units):
+                part.centre.copy_(torch.where(fine, 0.0, mean))
+                part.scale.copy_(torch.where(fine, 1.0, std))
 
 
 def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:

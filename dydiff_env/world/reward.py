@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dydiff_env.world.networks import perceptron
+from dydiff_env.world.networks import Units, perceptron
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RewardModel(nn.Module):
         super().__init__()
         self.config = config
         inputs = observation_size * (2 if config.next_state else 1) + action_size + config.ends
+        self.units = Units(action_size)
         self.network = perceptron(inputs, 1, config.width, config.depth)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -47,7 +48,7 @@ class RewardModel(nn.Module):
 
         What the model does not look at is unused.
         """
-        inputs = [states, actions, next_states] if self.config.next_state else [states, actions]
+        inputs = [states, self.units(actions), *([next_states] if self.config.next_state else [])]
         if self.config.ends:
             inputs.append(torch.zeros_like(states[..., :1]) if ends is None else ends[..., None].to(states.dtype))
         return self.network(torch.cat(inputs, -1)).squeeze(-1) * self.std + self.mean

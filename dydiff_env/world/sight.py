@@ -114,4 +114,4 @@ def untrained(fitting: Fitting) -> Dynamics:
     """The single-step model that the preset asks for, as it is before its training."""
     spec = fitting.data.spec
     with own_draws(torch.device("cpu"), fitting.seed):
-        return Dynamics(spec.observation_size, spec.action_size, fitting.preset.dynamics).to(fitting.device)
+        return fitting.fresh(Dynamics(spec.observation_size, spec.action_size, fitting.preset.dynamics))

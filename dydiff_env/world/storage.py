@@ -94,6 +94,8 @@ def load_into(build: Callable[[], Built], tensors: dict[str, Tensor]) -> Built:
         module = build()
     fitted = dict(tensors)
     for name, wanted in module.state_dict().items():
+        if name not in fitted and name.endswith(("units.centre", "units.scale")):  # worlds of before see actions as they are
+            fitted[name] = torch.full(wanted.shape, float(name.endswith("scale")))
         if name in fitted and fitted[name].dtype != wanted.dtype:
             if not (fitted[name].is_floating_point() and wanted.is_floating_point()):
                 raise ValueError(f"{name} is {fitted[name].dtype}, not {wanted.dtype}")

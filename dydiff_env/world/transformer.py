@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
-from dydiff_env.world.networks import initial
+from dydiff_env.world.networks import Units, initial
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class CausalTransformer(nn.Module):
         step = size + action_size + 1
         if config.anchored:
             step += 2 * size + action_size
-        self.tokens = -(-horizon // config.patch)
+        self.tokens, self.units = -(-horizon // config.patch), Units(action_size)
         self.embed = nn.Linear(config.patch * step, config.width)
         place = (self.tokens, config.width)
         self.position = nn.Parameter(initial(place, lambda: 0.02 * torch.randn(place)))
@@ -101,11 +101,11 @@ class CausalTransformer(nn.Module):
 
     def forward(self, x: Tensor, c_in: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         """F_θ (B, L, D) for scaled noisy input (B, L, D); L may be shorter than the window it was trained for."""
-        parts = [x, condition.actions, condition.valid[..., None]]
+        parts = [x, self.units(condition.actions), condition.valid[..., None]]
         if self.config.anchored:
             assert condition.anchor is not None and condition.scale is not None
             assert condition.anchor_actions is not None
-            parts += [condition.anchor.clamp(-20, 20), condition.scale.log(), condition.anchor_actions]
+            parts += [condition.anchor.clamp(-20, 20), condition.scale.log(), self.units(condition.anchor_actions)]
         steps = (
             torch.cat(parts, -1) * condition.valid[..., None]
         )  # (B, L, ·), zero where not valid, like padding

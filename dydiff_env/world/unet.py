@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dydiff_env.world.denoiser import Condition, noise_features
+from dydiff_env.world.networks import Units
 
 GROUPS = 8  # of a group norm
 
@@ -75,7 +76,7 @@ class TemporalUNet(nn.Module):
 
     def __init__(self, observation_size: int, action_size: int, config: UNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.units = config, Units(action_size)
         width, kernel = config.width, config.kernel
         channels = [observation_size + action_size] + [width * m for m in config.multipliers]
         pairs = list(pairwise(channels))
@@ -97,7 +98,7 @@ class TemporalUNet(nn.Module):
         """F_θ (B, L, O) for scaled noisy states (B, L, O); only the states are returned (Eq. 4 asks for no more)."""
         length = x.shape[1]
         states = torch.cat([c_in * condition.starts[:, None], x], 1)  # (B, L+1, O)
-        actions = F.pad(c_in * condition.actions, (0, 0, 0, 1))  # (B, L+1, A), no action follows s_L
+        actions = F.pad(c_in * self.units(condition.actions), (0, 0, 0, 1))  # (B, L+1, A), no action follows s_L
         h = torch.cat([states, actions], -1).transpose(1, 2)
         h = F.pad(h, (0, -(length + 1) % 2 ** (len(self.config.multipliers) - 1)))
         embedding = self.embed(noise_features(c_noise, self.config.width))
