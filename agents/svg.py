@@ -138,7 +138,7 @@ class SVG(Agent):
         observations = torch.as_tensor(np.concatenate([routine.observations[:, :-1][real], logged]), device=self.device)
         std, mean = torch.std_mean(observations.double(), 0, correction=0)
         self.observation_mean.copy_(mean)
-        self.observation_std.copy_(std + 1e-3)
+        self.observation_std.copy_(std + 1e-3 * world.normalizer.std)  # in any unit
         with own_draws(self.device, stream(self.seed, ROUTINE, 1)):
             actions = torch.cat([torch.as_tensor(policy.act(rows)).to(self.device) for rows in observations.split(8192)])
         wanted = (actions - self.action_centre) / self.action_scale

@@ -134,6 +134,18 @@ def test_it_begins_as_a_copy(tiny_world):
     assert error < 0.03 and float((agent.act(seen) - swing(seen)).square().mean().sqrt()) < 0.03
 
 
+def test_a_copy_is_as_good_where_observations_are_small(tiny_world):
+    unit = 1e-4
+    free = replace(tiny_world.normalizer, mean=unit * tiny_world.normalizer.mean, std=unit * tiny_world.normalizer.std, low=None, high=None)
+    banks = {name: unit * getattr(tiny_world, name) for name in ("start_bank", "initial_bank")}
+    errors = []
+    for world, scale in ((replace(tiny_world, normalizer=replace(tiny_world.normalizer, low=None, high=None)), 1.0),
+                         (replace(tiny_world, normalizer=free, **banks), unit)):  # fmt: skip
+        policy = as_policy(lambda rows, scale=scale: swing(rows / scale), tiny_world.spec)
+        errors.append(SVG(tiny_world.spec, SMALL).begin(world, policy, steps=200))
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)
+
+
 def test_the_best_copy_is_kept_and_knows_its_world(tiny_world_path, tmp_path):
     world, out = World.load(tiny_world_path), tmp_path / "better.pt"
     policy = as_policy(swing, world.spec)
