@@ -21,6 +21,7 @@ from dydiff_env.agents.svg import SVG, SVGConfig
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import check_fits, time_limit
+from dydiff_env.lock import sole_writer
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.progress import announce, summary_writer
 from dydiff_env.world.world import LONGEST, World
@@ -90,21 +91,22 @@ def improve(
     if progress and (left := config.rounds - agent.updates):
         judging = (time.perf_counter() - begun) * left / schedule.eval_every
         announce("improve", judging + left * round_seconds(world, config), "left" if resumed else "in all")
-    if not resumed:
-        for stale in (out, best_path(out), out.with_suffix(".csv")):
-            stale.unlink(missing_ok=True)
-        error = agent.begin(world, policy)
-    document = train(
-        agent,
-        world,
-        config.rounds,
-        out,
-        schedule=schedule,
-        env=env,
-        judge=judge,
-        tensorboard=tensorboard,
-        progress=progress and sys.stderr.isatty(),  # in a pipe the line above is enough: the first rounds, without the actor, are no guide
-    )
+    with sole_writer(out):
+        if not resumed:
+            for stale in (out, best_path(out), out.with_suffix(".csv")):
+                stale.unlink(missing_ok=True)
+            error = agent.begin(world, policy)
+        document = train(
+            agent,
+            world,
+            config.rounds,
+            out,
+            schedule=schedule,
+            env=env,
+            judge=judge,
+            tensorboard=tensorboard,
+            progress=progress and sys.stderr.isatty(),  # in a pipe the line above is enough: the first rounds, without the actor, mislead
+        )
     return {**document, "dream_return_before": before, "copy_error": error}
 
 

@@ -21,7 +21,7 @@ from dydiff_env.evaluation.members import ByMember, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.policies.policy import Policy
-from dydiff_env.synthesis.provenance import world_fingerprint
+from dydiff_env.world.identity import world_fingerprint
 from dydiff_env.world.world import LONGEST, World
 
 

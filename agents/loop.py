@@ -26,8 +26,8 @@ from dydiff_env.publish import replacing
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count, share_kept
 from dydiff_env.synthesis.methods import Dreamer
-from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
+from dydiff_env.world.identity import world_fingerprint
 from dydiff_env.world.world import World
 
 
@@ -147,6 +147,12 @@ def loop(
             f"{out / 'loop.json'} does not hold the {done} rounds of {out / 'agent.pt'}.",
             "Restore it, or begin a new loop with --overwrite.",
         )
+
+    held = 0  # transitions of the rounds that the buffer held, newest first
+    for row in reversed(rows):
+        held += row["transitions"]
+        if row["kept"] and (held <= config.capacity or row is rows[-1]) and row["round"] not in buffer.rounds:
+            raise DyDiffError(f"{out / 'rollouts'} lacks round {row['round']}.", "Restore it, or begin a new loop with --overwrite.")
 
     def note() -> None:
         document = {"config": asdict(config), "dreams": dreams, "algorithm": agent.algorithm, "rounds": rows}

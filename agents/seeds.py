@@ -23,11 +23,13 @@ from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
+from dydiff_env.children import die_with_parent
 from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import check_fits, environment_of, time_limit
+from dydiff_env.lock import sole_writer
 from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.world.world import World
 
@@ -110,20 +112,21 @@ class Run:
         Raises:
             DyDiffError: what :meth:`prepare` raises.
         """
-        agent, replay, judge, env = self.prepare()
-        if not agent.updates:
-            self.make_room()
-        return train(
-            agent,
-            replay,
-            self.steps,
-            self.out,
-            schedule=self.schedule,
-            env=env,
-            judge=judge,
-            tensorboard=self.tensorboard,
-            progress=progress,
-        )
+        with sole_writer(self.out):
+            agent, replay, judge, env = self.prepare()
+            if not agent.updates:
+                self.make_room()
+            return train(
+                agent,
+                replay,
+                self.steps,
+                self.out,
+                schedule=self.schedule,
+                env=env,
+                judge=judge,
+                tensorboard=self.tensorboard,
+                progress=progress,
+            )
 
     def make_room(self) -> None:
         """Delete the run that is replaced: a kill before the first checkpoint would have ``resume`` go on with that one."""
@@ -174,7 +177,7 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
             one.make_room()
     with (
         progress_bar(f"train {run.algorithm} × {len(runs)}", run.steps * len(runs), progress) as advance,
-        ProcessPoolExecutor(workers, context, torch.set_num_threads, (threads,)) as pool,
+        ProcessPoolExecutor(workers, context, _child, (threads,)) as pool,
     ):
         tasks, shown = [pool.submit(one.carry_out) for one in runs], 0
         try:
@@ -236,3 +239,8 @@ def _updates(out: Path, since: float) -> int:
         return 0
     with path.open(newline="") as file:
         return max((int(row["updates"]) for row in csv.DictReader(file) if row["updates"]), default=0)
+
+
+def _child(threads: int) -> None:
+    die_with_parent()
+    torch.set_num_threads(threads)

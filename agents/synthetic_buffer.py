@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from dydiff_env.data.trajectories import Trajectories
+from dydiff_env.errors import DyDiffError
 from dydiff_env.publish import replacing
 
 
@@ -40,8 +42,11 @@ class SyntheticBuffer:
         """Read back what the buffer held after round ``last``; later rounds are unfinished and are dropped."""
         for index in range(1, last + 1):
             if self._path(index).is_file():
-                with np.load(self._path(index), allow_pickle=False) as arrays:
-                    self.rounds[index] = Trajectories(**arrays)
+                try:
+                    with np.load(self._path(index), allow_pickle=False) as arrays:
+                        self.rounds[index] = Trajectories(**arrays)
+                except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+                    raise DyDiffError(f"{self._path(index)} is damaged.", "Restore it, or begin a new loop with --overwrite.") from error
         self._shrink()
 
     def _shrink(self) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,9 @@ def test_an_export_is_not_gone_on_with_under_another_rule(tiny_world: Any, linea
     assert export(world, linear_policy, tmp_path / "ruled", **few)["transitions"] < before["transitions"]
 
 
+@pytest.mark.parametrize("missing", [False, True])
 def test_a_damaged_round_is_dreamt_again(
-    tiny_world: Any, linear_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_world: Any, linear_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool
 ) -> None:
     export(tiny_world, linear_policy, tmp_path / "whole", trajectories=21, **SMALL)
     out, append = tmp_path / "syn.minari", MinariWriter.append
@@ -161,8 +163,11 @@ def test_a_damaged_round_is_dreamt_again(
     with pytest.raises(KeyboardInterrupt):
         export(tiny_world, linear_policy, out, trajectories=21, **SMALL)
     monkeypatch.undo()
-    second = sorted((tmp_path / "syn.minari.partial").rglob("part-*.npz"))[1]
-    second.write_bytes(second.read_bytes()[:-50])
+    first, second = sorted((tmp_path / "syn.minari.partial").rglob("part-*.npz"))
+    if missing:
+        first.unlink()
+    else:
+        second.write_bytes(second.read_bytes()[:-50])
     export(tiny_world, linear_policy, out, trajectories=21, **SMALL, resume=True)
     assert same(tmp_path / "whole", out)
 
@@ -272,10 +277,50 @@ def test_a_policy_that_other_processes_cannot_have_is_named(tiny_world, tmp_path
         export(tiny_world, lambda rows: torch.zeros(len(rows), 3), tmp_path / "syn", batch=8, trajectories=30, horizon=2, workers=2)
 
 
-def test_a_worker_does_not_roll_out_a_policy_that_has_changed(tiny_world, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(pools, "_synthesizer", pools.Sources(tiny_world, "random").open().synthesizer)
+@pytest.mark.parametrize("changed", ["world", "policy"])
+def test_a_worker_makes_no_rounds_of_what_has_changed(tiny_world, monkeypatch, changed: str) -> None:
+    synthesizer = pools.Sources(tiny_world, "random").open().synthesizer
+    now = pools._made_of(synthesizer)
+    monkeypatch.setattr(pools, "_synthesizer", synthesizer)
+    monkeypatch.setattr(pools, "_ingredients", now)
     options = RoundOptions(horizon=4, batch=8, trajectories=8)
-    policy = pools._policy_of(pools._synthesizer)
-    assert len(pools._run(policy, options, 0)[0].lengths)
-    with pytest.raises(DyDiffError, match="has changed"):
-        pools._run("another", options, 0)
+    assert len(pools._run(now, options, 0)[0].lengths)
+    with pytest.raises(DyDiffError, match=f"The {changed}'s file has changed"):
+        pools._run(now._replace(**{changed: "another"}), options, 0)
+
+
+CHILD = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from dydiff_env.children import die_with_parent
+
+def main():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, die_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at Linux's processes")
+def test_workers_do_not_outlive_a_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(CHILD)
+    with subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        stat = Path("/proc", parent.stdout.readline().strip(), "stat")
+        assert stat.exists()
+        parent.kill()
+
+    def lives() -> bool:
+        try:
+            return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"  # one that nobody has buried yet is dead all the same
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    until = time.monotonic() + 30
+    while lives() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not lives()

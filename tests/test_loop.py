@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_resuming_with_other_numbers_is_refused(hopper_dataset, tiny_world, tmp_
         loop(agent, tiny_world, hopper_dataset, tmp_path, LoopConfig(**{**vars(CONFIG), "updates": 4}))
     loop(agent, tiny_world, hopper_dataset, tmp_path, CONFIG)
     assert agent.updates == 18
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short"])
+def test_a_loop_without_its_rollouts_is_not_resumed(hopper_dataset, tiny_world, tmp_path, damage):
+    loop(new_agent(hopper_dataset), tiny_world, hopper_dataset, tmp_path, replace(CONFIG, rounds=2))
+    file = tmp_path / "rollouts" / "round-0001.npz"
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DyDiffError, match="lacks round 1" if damage == "gone" else "is damaged"):
+        loop(load_agent(tmp_path / "agent.pt"), tiny_world, hopper_dataset, tmp_path, CONFIG)
 
 
 def test_a_loop_without_its_table_is_not_resumed(hopper_dataset, tiny_world, tmp_path):

@@ -24,13 +24,13 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
 from dydiff_env.policies import as_policy
 from dydiff_env.policies.draws import stream
-from dydiff_env.synthesis.provenance import world_fingerprint
 from dydiff_env.world import dream as dreams
 from dydiff_env.world.batches import split
 from dydiff_env.world.denoiser import Condition
 from dydiff_env.world.dynamics import Dynamics, DynamicsConfig
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.heldout import SHARED, choose_refinement
+from dydiff_env.world.identity import world_fingerprint
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.presets import FAST, PAPER, PRESETS, TINY, Preset
 from dydiff_env.world.refine import in_place, refine, refinements
@@ -517,6 +517,9 @@ def test_an_unfinished_fit_of_other_settings_is_gone_on_with_or_overwritten(hopp
     (tmp_path / "world.partial" / "claim.json").write_text("another")
     with pytest.raises(DyDiffError, match="unfinished fit of another"):
         World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world")
+    World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world", overwrite=True)
+    (tmp_path / "world.partial").mkdir()
+    (tmp_path / "world.partial" / "reward.pt").write_text("left by a removal that was cut short")
     World.fit(hopper_dataset, preset=tiny, out=tmp_path / "world", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     assert repr(World.load(tmp_path / "world")).count("\n") == 0

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dydiff_env.baselines import mtdiff, synther
 from dydiff_env.baselines.mtdiff import MTDiff, MTDiffConfig
@@ -17,7 +17,7 @@ from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.publish import replacing
 from dydiff_env.world.sampler import SamplerConfig
 from dydiff_env.world.settings import check_settings
-from dydiff_env.world.storage import load_into
+from dydiff_env.world.storage import load_into, save_tensors
 from dydiff_env.world.training import TrainingConfig
 from dydiff_env.world.transformer import TransformerConfig
 
@@ -50,9 +50,8 @@ def preset_config(name: str, preset: str) -> dict[str, Any]:
 def save(world: Path, name: str, model: Baseline, record: dict[str, Any]) -> None:
     """Put a trained baseline into a world's folder; its JSON comes last and says that it is whole."""
     weights, document = world / f"{name}.safetensors", world / f"{name}.json"
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with replacing(weights) as partial:
-        save_file(tensors, partial)
+        save_tensors(model.state_dict(), partial)
     facts = {
         "schema": SCHEMA,
         "config": dataclasses.asdict(model.config),

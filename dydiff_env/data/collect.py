@@ -252,6 +252,7 @@ class _Recording:
         self._returns: list[float] = []
         self.scores: tuple[float | None, float | None] = (None, None)
         self.policies = self._policies.with_name(self._policies.name + ".partial")
+        shutil.rmtree(self.policies, ignore_errors=True)  # those of a run that was killed
 
     def take(self, episode: Episode) -> None:
         """Keep an episode, or what of it still fits."""

@@ -39,7 +39,7 @@ def write_hdf5(folder: Path, batches: Iterable[Dataset]) -> None:
     path, index = folder / "main_data.hdf5", 0
     with h5py.File(path, "w", libver="latest", track_order=True) as file:
         for batch in batches:
-            _reserve(path, file.id.get_filesize(), _bytes(batch))
+            reserve(path, file.id.get_filesize(), _bytes(batch))
             for episode in _episodes(batch):
                 group = h5py.h5g.create(file.id, f"episode_{index}".encode())
                 _attribute(group, b"id", index)
@@ -107,7 +107,7 @@ def _bytes(batch: Dataset) -> int:
     return 65536 + 8 * numbers + 512 * (2 * parts + 4) * len(batch)
 
 
-def _reserve(path: Path, start: int, size: int) -> None:
+def reserve(path: Path, start: int, size: int) -> None:
     """Make the file system set aside ``size`` bytes of a file from ``start``, where it can.
 
     Raises:

@@ -156,6 +156,8 @@ class MinariWriter:
         files = self._files()
         for i, file in enumerate(files):
             try:
+                if file.name != f"part-{i:06d}.npz":
+                    raise ValueError("one before it is missing")
                 with np.load(file) as part:  # reading an array verifies its checksum
                     arrays = {name: part[name] for name in ARRAYS}
                     note = json.loads(str(part["note"]))

@@ -8,16 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
-
-from dydiff_env.data.dataset import fingerprint
 from dydiff_env.errors import DyDiffError
-from dydiff_env.policies import function
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.synthesis.workers import Opened
-from dydiff_env.world.world import World
+from dydiff_env.world.identity import weights_fingerprint, world_fingerprint
 
 
 def facts(opened: Opened) -> dict[str, Any]:
@@ -33,16 +28,8 @@ def facts(opened: Opened) -> dict[str, Any]:
     if policy is not None:
         known["policy"] = {"kind": policy.kind, "fingerprint": policy.fingerprint}
     if model is not None:
-        known["model"] = {"kind": type(model).__name__, "fingerprint": fingerprint(*_weights(model))}
+        known["model"] = {"kind": type(model).__name__, "fingerprint": weights_fingerprint(model)}
     return known
-
-
-def world_fingerprint(world: World) -> str:
-    """A digest of what a world dreams by."""
-    settings = json.dumps(world.preset.to_dict(), sort_keys=True).encode()
-    if world.models.termination.rule is not None:
-        settings += function.fingerprint(world.models.termination.rule).encode()
-    return fingerprint(*(value.cpu().numpy() for value in world.tensors().values()), np.frombuffer(settings, np.uint8))
 
 
 def algorithm(options: RoundOptions) -> str:
@@ -106,10 +93,6 @@ def finished_rounds(out: Path, recipe: dict[str, Any]) -> list[dict[str, Any]] |
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     before, now = ({**recipe, **recipe["options"], "options": None} for recipe in (before, now))
     return [f"{key} was {before.get(key)!r}" for key in now if before.get(key) != now[key]]
-
-
-def _weights(module: nn.Module) -> list[np.ndarray]:
-    return [value.cpu().numpy() for value in module.state_dict().values()]
 
 
 def _weighted(values: list[tuple[float, int]]) -> float | None:

@@ -20,6 +20,7 @@ import torch
 from dydiff_env.baselines import models as baselines
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
+from dydiff_env.children import die_with_parent
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy
@@ -32,6 +33,7 @@ from dydiff_env.synthesis.methods import (
     get_method,
 )
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
+from dydiff_env.world.identity import weights_fingerprint, world_fingerprint
 from dydiff_env.world.world import World
 
 Round = tuple[Trajectories, dict[str, Any]]
@@ -113,7 +115,7 @@ def in_order(
     waiting, losses = deque(indices), 0
     while waiting:
         try:
-            for result in _pool(sources, _policy_of(synthesizer), options, tuple(waiting), workers):
+            for result in _pool(sources, _made_of(synthesizer), options, tuple(waiting), workers):
                 waiting.popleft()
                 yield result
         except BrokenProcessPool:
@@ -127,7 +129,7 @@ def in_order(
 
 
 def _pool(
-    sources: Sources, policy: str, options: RoundOptions, indices: Sequence[int], workers: int
+    sources: Sources, made_of: Ingredients, options: RoundOptions, indices: Sequence[int], workers: int
 ) -> Iterator[Round]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     pending: deque[Future[Round]] = deque()
@@ -137,18 +139,27 @@ def _pool(
     with _in_a_file(sources) as file, ProcessPoolExecutor(workers, context, _prepare, (file, threads)) as pool:
         try:
             for index in indices[: 2 * workers]:
-                pending.append(pool.submit(_run, policy, options, index))
+                pending.append(pool.submit(_run, made_of, options, index))
                 next(todo)
             while pending:
                 result = pending.popleft().result()
                 if (index := next(todo, None)) is not None:  # type: ignore[assignment]
-                    pending.append(pool.submit(_run, policy, options, index))
+                    pending.append(pool.submit(_run, made_of, options, index))
                 yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_synthesizer: Synthesizer | None = None  # of this worker process, filled once by _prepare
+class Ingredients(NamedTuple):
+    """Fingerprints of what the rounds are made of; empty where there is none."""
+
+    world: str
+    policy: str
+    model: str
+
+
+_synthesizer: Synthesizer | None = None  # of this worker process, filled once by _prepare, as the next
+_ingredients: Ingredients | None = None
 
 
 @contextmanager
@@ -167,21 +178,25 @@ def _in_a_file(sources: Sources) -> Iterator[str]:
 
 
 def _prepare(file: str, threads: int) -> None:
-    global _synthesizer
+    global _synthesizer, _ingredients
+    die_with_parent()
     torch.set_num_threads(threads)
     _synthesizer = pickle.loads(Path(file).read_bytes()).open().synthesizer
+    _ingredients = _made_of(_synthesizer)
 
 
-def _policy_of(synthesizer: Synthesizer) -> str:
-    """The fingerprint of the policy that is rolled out; empty where none is."""
-    return synthesizer.policy.fingerprint if isinstance(synthesizer, Dreamer) else ""
+def _made_of(synthesizer: Synthesizer) -> Ingredients:
+    policy = synthesizer.policy.fingerprint if isinstance(synthesizer, Dreamer) else ""
+    model = "" if isinstance(synthesizer, Dreamer) else weights_fingerprint(synthesizer.model)  # type: ignore[attr-defined]
+    return Ingredients(world_fingerprint(synthesizer.world), policy, model)  # type: ignore[attr-defined]
 
 
-def _run(policy: str, options: RoundOptions, index: int) -> Round:
-    assert _synthesizer is not None
-    if _policy_of(_synthesizer) != policy:
-        raise DyDiffError(
-            "The policy's file has changed since the export began.",
-            "Export a copy that nothing writes to; the rounds that are finished are of the policy as it was.",
-        )
+def _run(made_of: Ingredients, options: RoundOptions, index: int) -> Round:
+    assert _synthesizer is not None and _ingredients is not None
+    for name, now, then in zip(Ingredients._fields, _ingredients, made_of, strict=True):
+        if now != then:
+            raise DyDiffError(
+                f"The {name}'s file has changed since the export began.",
+                f"Export from a copy that nothing writes to; the rounds that are finished are of the {name} as it was.",
+            )
     return run_round(_synthesizer, options, index)

@@ -104,6 +104,9 @@ def claim(folder: Path, peers: Processes, overwrite: bool, **recipe: Any) -> Non
     noted, text = folder / "claim.json", json.dumps(recipe, sort_keys=True)
     if peers.main and overwrite and noted.exists() and noted.read_text() != text:
         shutil.rmtree(folder)
+    if peers.main and not noted.exists():  # what stages have left there is of a fit whose removal was cut short
+        for left in (*folder.glob("*.pt"), *folder.glob("*.npy"), *folder.glob("*.json")):
+            left.unlink()
     peers.wait()
     folder.mkdir(parents=True, exist_ok=True)
     if peers.main and not noted.exists():

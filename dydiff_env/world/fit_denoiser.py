@@ -11,6 +11,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from dydiff_env.data.episode_files import reserve
 from dydiff_env.data.windows import window_starts
 from dydiff_env.products import half_products
 from dydiff_env.progress import progress_bar
@@ -46,7 +47,9 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
     done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
     if not done and fitting.peers.main:
         for name, shape in shapes.items():
-            open_memmap(fitting.folder / f"anchor_{name}.npy", "w+", np.float32, shape)
+            path = fitting.folder / f"anchor_{name}.npy"
+            open_memmap(path, "w+", np.float32, shape)
+            reserve(path, 0, path.stat().st_size)  # now: what is written through memory onto a full disk kills the process
     fitting.peers.wait()
     bank = {name: open_memmap(fitting.folder / f"anchor_{name}.npy", "r+") for name in shapes}
     chunks = -(-count // CHUNK)

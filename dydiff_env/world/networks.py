@@ -66,6 +66,12 @@ class Units(nn.Module):
                 part.scale.copy_(torch.where(fine, 1.0, std))
 
 
+def with_units(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A module's tensors as they were stored, before there were :class:`Units` too: those networks saw actions as they are."""
+    parts = {name: value for name, value in module.state_dict().items() if name.endswith(("units.centre", "units.scale"))}
+    return {name: torch.full(value.shape, float(name.endswith("scale"))) for name, value in parts.items()} | tensors
+
+
 def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:
     """sin(π f x) and cos(π f x) for each frequency f, shaped as x each: Fourier features.
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.publish import WORLD, check_free, publish
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.models import Models
+from dydiff_env.world.networks import with_units
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.world import World
 
@@ -41,10 +44,22 @@ def save(world: World, path: Path, overwrite: bool) -> None:
     partial = path.with_name(path.name + ".saving")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in world.tensors().items()}, partial / "world.safetensors")
+    save_tensors(world.tensors(), partial / "world.safetensors")
     document = {"schema": SCHEMA, "spec": json.loads(world.spec.to_json()), "preset": world.preset.to_dict(), "record": world.record}
     (partial / "world.json").write_text(json.dumps(document, indent=1))
     publish(partial, path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors to a file.
+
+    Raises:
+        OSError: where they cannot be written; safetensors raises an error of its own kind.
+    """
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(errno.ENOSPC if "os error 28" in str(error) else errno.EIO, str(error)) from error
 
 
 def load(path: Path, device: str | torch.device) -> World:
@@ -92,10 +107,8 @@ def load_into(build: Callable[[], Built], tensors: dict[str, Tensor]) -> Built:
     """
     with torch.device("meta"):
         module = build()
-    fitted = dict(tensors)
+    fitted = with_units(module, tensors)
     for name, wanted in module.state_dict().items():
-        if name not in fitted and name.endswith(("units.centre", "units.scale")):  # worlds of before see actions as they are
-            fitted[name] = torch.full(wanted.shape, float(name.endswith("scale")))
         if name in fitted and fitted[name].dtype != wanted.dtype:
             if not (fitted[name].is_floating_point() and wanted.is_floating_point()):
                 raise ValueError(f"{name} is {fitted[name].dtype}, not {wanted.dtype}")

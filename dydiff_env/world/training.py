@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
 from dydiff_env.publish import replacing
+from dydiff_env.world.networks import with_units
 from dydiff_env.world.parallel import processes
 from dydiff_env.world.soap import SOAP
 
@@ -139,10 +140,16 @@ def train(
 
     found = load_checkpoint(checkpoint) if checkpoint is not None else None
     if found is not None:
-        module.load_state_dict(found.pop("module"))
-        kept.load_state_dict(found.pop("kept"))
-        optimizer.load_state_dict(found.pop("optimizer"))
-        generator.set_state(found.pop("generator"))
+        try:
+            module.load_state_dict(with_units(module, found.pop("module")))
+            kept.load_state_dict(with_units(kept, found.pop("kept")))
+            optimizer.load_state_dict(found.pop("optimizer"))
+            generator.set_state(found.pop("generator"))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DyDiffError(
+                f"The checkpoint {checkpoint} is another version's ({type(error).__name__}).",
+                "Finish with that version, or delete the folder it lies in and begin anew.",
+            ) from error
         state = found
 
     began, saved = time.monotonic() - state["seconds"], time.monotonic()

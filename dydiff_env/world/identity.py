@@ -1,0 +1,32 @@
+"""Digests that tell worlds apart: two with the same one dream alike."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from torch import nn
+
+from dydiff_env.data.dataset import fingerprint
+from dydiff_env.policies import function
+from dydiff_env.world.world import World
+
+PLAIN = {"units.centre": 0.0, "units.scale": 1.0}  # buffers that worlds of before do not have, and what stands for them
+
+
+def world_fingerprint(world: World) -> str:
+    """A digest of what a world dreams by; the same for a world of before there were units, and after."""
+    settings = json.dumps(world.preset.to_dict(), sort_keys=True).encode()
+    if world.models.termination.rule is not None:
+        settings += function.fingerprint(world.models.termination.rule).encode()
+    tensors = [
+        value.cpu().numpy()
+        for name, value in world.tensors().items()
+        if not any(name.endswith(end) and bool((value == plain).all()) for end, plain in PLAIN.items())
+    ]
+    return fingerprint(*tensors, np.frombuffer(settings, np.uint8))
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """A digest of a module's parameters and buffers."""
+    return fingerprint(*(value.cpu().numpy() for value in module.state_dict().values()))
