@@ -18,6 +18,7 @@ from dydiff_env.agents.replay import Batch, Replay
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_one_or_many
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.products import fast_products
 
 
@@ -77,8 +78,7 @@ class Agent(nn.Module):
             )
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimizers: dict[str, FlatAdam] = {}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with own_draws(torch.device("cpu"), seed):
             self.build(spec.observation_size, spec.action_size)
         self.to(self.device)
 
@@ -172,7 +172,7 @@ class Agent(nn.Module):
     @torch.no_grad()
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (B, A) for flattened observations (B, O), environment units."""
-        return self(observations.to(self.device, torch.float32), deterministic)
+        return self(observations.to(self.observation_mean.device, torch.float32), deterministic)
 
     def predict(
         self,

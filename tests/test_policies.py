@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import io
 import pickle
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies import as_policy, load_policy
 from dydiff_env.policies.behavior import clone
+from dydiff_env.policies.exported import ExportedPolicy
+from dydiff_env.policies.function import FunctionPolicy
 
 WIDTH, A = 5, 2
 SPEC = DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (WIDTH,)), gym.spaces.Box(-1, 1, (A,), np.float32))
@@ -124,6 +127,40 @@ def test_sb3_checkpoints_act_as_predict_does(algorithm: str, tmp_path: Path) -> 
     np.testing.assert_allclose(policy.act(OBSERVATIONS), expected, atol=1e-5)
     if algorithm not in ("TD3", "ARS"):
         assert not torch.equal(policy.act(OBSERVATIONS, deterministic=False), policy.act(OBSERVATIONS))
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "SAC"])
+def test_what_a_checkpoint_with_gsde_draws_is_as_wide_as_its_weights_say(algorithm: str, tmp_path: Path) -> None:
+    import stable_baselines3
+
+    model = getattr(stable_baselines3, algorithm)("MlpPolicy", Toy(), seed=1, device="cpu", use_sde=True)
+    with torch.no_grad():
+        getattr(model, "actor", model.policy).log_std.fill_(-20.0)
+    model.save(tmp_path / "model.zip")
+    policy = load_policy(tmp_path / "model.zip", trust=True)
+    torch.testing.assert_close(policy.act(OBSERVATIONS, deterministic=False), policy.act(OBSERVATIONS), atol=1e-4, rtol=0)
+
+
+class Gains(nn.Module):
+    """It holds no parameters, and makes a tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gains", torch.ones(WIDTH, A))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(rows @ self.gains + torch.zeros(A))
+
+
+def test_modules_are_asked_where_they_are() -> None:
+    """Torch's device without memory stands for a GPU."""
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(Gains(), (OBSERVATIONS[:4],)), file)
+    pytest.importorskip("torch.export.passes")
+    assert ExportedPolicy(file.getvalue(), "meta").act(OBSERVATIONS[:4]).device.type == "meta"
+    elsewhere = nn.Sequential()
+    elsewhere.register_buffer("gains", torch.ones(1, device="meta"))
+    assert FunctionPolicy(elsewhere).act(OBSERVATIONS).device.type == "meta"
 
 
 def test_sb3_with_vecnormalize_and_dictionaries(tmp_path: Path) -> None:

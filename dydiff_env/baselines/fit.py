@@ -59,6 +59,7 @@ def fit_models(
     Returns:
         The world of the folder ``out``.
     """
+    processes(device)
     data, folder = load_dataset(dataset), Path(out).expanduser()
     facts = {"fingerprint": data.spec.fingerprint, "preset": preset, "seed": seed}
     settings: dict[str, Any] = {
@@ -130,6 +131,7 @@ def fit_baseline(
     folder, data = Path(world).expanduser(), one_goal_each(load_dataset(dataset))
     if (folder / f"{name}.json").exists() and not overwrite:
         raise DyDiffError(f"{folder} has a {name} model.", "Replace it with --overwrite.", usage=True)
+    peers = processes(device)  # before anything is put on a device: each process has its own
     home = World.load(folder, device)
     if home.spec.fingerprint != data.spec.fingerprint:
         raise DyDiffError(
@@ -138,7 +140,7 @@ def fit_baseline(
             usage=True,
         )
     config = preset_config(name, preset)
-    partial, peers = folder.with_name(f"{folder.name}.{name}.partial"), processes(device)
+    partial = folder.with_name(f"{folder.name}.{name}.partial")
     claim(partial, peers, overwrite, dataset=data.spec.fingerprint, config=config, seed=seed)
     with own_draws(torch.device("cpu"), seed):  # initial weights
         model = build(name, data.spec, config, home.horizon).to(device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 
 if TYPE_CHECKING:
     from dydiff_env.data.dataset import Dataset, DatasetSpec
@@ -52,8 +53,7 @@ class BehaviorPolicy(nn.Module):
 
 def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = UPDATES) -> BehaviorPolicy:
     """Fit a Gaussian to the dataset's actions by maximum likelihood, ``updates`` steps of Adam."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with own_draws(torch.device(device), seed):
         data = dataset.flat()
         observations, actions = np.asarray(data.observations), np.asarray(data.actions)
         policy = BehaviorPolicy(observations, actions.shape[1]).to(device)

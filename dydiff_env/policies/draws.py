@@ -27,7 +27,7 @@ def stream(seed: int, *path: int) -> int:
 @contextmanager
 def own_draws(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Whatever is drawn inside, on the CPU or the device, changes nothing outside; it begins at ``seed`` where one is given."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=_gpus(device)):
         if seed is not None:
             seed_draws(device, seed)
         yield
@@ -36,9 +36,16 @@ def own_draws(device: torch.device, seed: int | None = None) -> Iterator[None]:
 def seed_draws(device: torch.device, seed: int) -> None:
     """Seed the CPU's generator and the device's."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace each time
-    if device.type == "cuda":
-        with torch.cuda.device(device):
+    for gpu in _gpus(device):
+        with torch.cuda.device(gpu):
             torch.cuda.manual_seed(seed)
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """The GPU that draws may come from; a policy may act on one though its world is on the CPU."""
+    if device.type == "cuda":
+        return [device]
+    return [torch.device("cuda", torch.cuda.current_device())] if torch.cuda.is_initialized() else []
 
 
 def draws_always(policy: Policy, observations: Tensor) -> bool:

@@ -29,6 +29,8 @@ class ExportedPolicy:
                 f"The torch.export file cannot be read: {str(error).splitlines()[0]}",
                 "Export it again with this version of torch.",
             ) from error
+        if device != "cpu":
+            program = _moved(program, device)
         self.module = program.module().to(device)
         inputs = [
             spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"
@@ -62,3 +64,12 @@ def load(path: Path, device: str) -> ExportedPolicy:
         DyDiffError: when the file cannot be read.
     """
     return ExportedPolicy(path.read_bytes(), device)
+
+
+def _moved(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
+    """The program with the devices that are written into its graph changed, where this torch can do that."""
+    try:
+        from torch.export.passes import move_to_device_pass
+    except ImportError:  # before 2.7
+        return program
+    return move_to_device_pass(program, device)

@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class FunctionPolicy:
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (B, A) for observations (B, O); a module is asked on its own device, anything else on the processor."""
-        weight = next(self.target.parameters(), None) if isinstance(self.target, nn.Module) else None
+        held = chain(self.target.parameters(), self.target.buffers()) if isinstance(self.target, nn.Module) else ()
+        weight: Tensor | None = next(iter(held), None)
         observations = observations.to("cpu" if weight is None else weight.device)
         if hasattr(self.target, "act"):
             return self.target.act(observations, deterministic)

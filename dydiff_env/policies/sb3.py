@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dydiff_env.data.flattening import canonical, unflatten_batch
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 
 
 class SB3Policy:
@@ -74,6 +75,9 @@ def load(path: Path, vecnormalize: Path | None, device: str) -> SB3Policy:
         assert data is not None
         network = _network(data, device)
         network.load_state_dict(parameters["policy"])
+        if data.get("use_sde"):
+            with own_draws(torch.device(device), 0):
+                network.reset_noise()  # its exploration was drawn before the weights were there
     except DyDiffError:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.progress import announce
 from dydiff_env.world.fit import fit_stages
 from dydiff_env.world.fit_denoiser import CHUNK
@@ -34,7 +35,7 @@ def estimate(fit: Fitting) -> float:
     """
     began, counted = time.monotonic(), 0.0
     preset, small, scale = fit.preset, *_miniature(fit.preset, fit.models.denoiser)
-    with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
+    with tempfile.TemporaryDirectory() as scratch, own_draws(fit.device):
         trial = copy.copy(fit)  # the data are shared
         trial.models, trial.preset, trial.folder = copy.deepcopy(fit.models), small, Path(scratch)
         trial.progress, trial.log, trial.checkpoints = False, None, False

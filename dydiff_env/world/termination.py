@@ -111,7 +111,8 @@ class TerminationModel(nn.Module):
             next_states, terminal, weight: as for :meth:`calibrate`.
         """
         with torch.no_grad():
-            scores = torch.cat([self(rows) for rows in next_states.split(8192)]).double()
+            scores = torch.cat([self(rows) for rows in next_states.split(8192)]).double().cpu()
+        terminal = terminal.cpu()
         times = torch.where(terminal > 0, 1.0, weight).double()
         middle, scale = scores.mean(), scores.std().clamp(min=1e-6)
         line = torch.tensor([1.0, float(terminal.double().mean().clamp(1e-6, 0.5).logit())], dtype=torch.float64, requires_grad=True)
