@@ -145,7 +145,7 @@ def train(
         agent.judged = judge.fingerprint
     by = "dream_return" if agent.judged is not None else "return_mean"  # also where a run goes on without its judge
     log = Log(log_path, agent.updates, Path(tensorboard).expanduser() if tensorboard else None)
-    earlier = float(log.rows[-1]["seconds"]) if log.rows else 0.0
+    earlier = float(log.rows[-1].get("seconds") or 0) if log.rows else 0.0
     begun, first, away = time.perf_counter(), agent.updates, 0.0
     every = [schedule.log_every, schedule.checkpoint_every] + ([schedule.eval_every] if env or judge else [])
     losses: dict[str, Tensor] = {}

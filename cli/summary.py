@@ -22,9 +22,8 @@ def line(command: str, *words: object) -> str:
 
 def _evaluation(path: str | Path, *words: object) -> str:
     """How an agent is evaluated: in its environment, or in its world where its data name none."""
-    from dydiff_env.envs.worlds import (
-        trained,  # torch is there by now, but for who only asks what a dataset holds
-    )
+    # Not at the top: it brings torch, which is there by now but for who only asks what a dataset holds.
+    from dydiff_env.envs.worlds import trained
 
     agent = trained(str(path)) if Path(path).is_file() else None
     simulated = agent is None or agent.spec is None or agent.spec.env_spec is not None

@@ -270,6 +270,8 @@ def test_actions_at_a_bound_lie_in_the_environments_space(monkeypatch):
     spec = DatasetSpec(Strict.observation_space, Strict.action_space)
     policy = load_policy(lambda rows: torch.full((len(rows), 4), 5.0), spec)
     assert (evaluate_returns(policy, "Strict-v0", 2).returns == 3).all()
+    with pytest.raises(DyDiffError, match=r"takes actions of Discrete"):
+        evaluate_returns(policy, "CartPole-v1", 2)
 
 
 def test_an_environment_that_may_never_end_is_not_waited_for():

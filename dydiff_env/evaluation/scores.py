@@ -147,7 +147,8 @@ def evaluate_returns(
     with closing(vector), draws:
         _limit(vector.envs[0].spec, env)  # or the wait would have no end
         space, within = vector.single_observation_space, vector.single_action_space
-        assert isinstance(within, gym.spaces.Box)
+        if not isinstance(within, gym.spaces.Box):
+            raise DyDiffError(f"{_name(env)} takes actions of {within}.", "Evaluate in an environment of continuous actions.", usage=True)
         observations, _ = vector.reset(seed=seed)
         finished: list[list[tuple[float, int]]] = [[] for _ in range(num_envs)]
         returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
