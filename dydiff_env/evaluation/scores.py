@@ -143,8 +143,7 @@ def evaluate_returns(
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs, max_episode_steps=horizon)
-    draws = own_draws(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"), seed)
-    with closing(vector), draws:
+    with closing(vector), own_draws(torch.device("cpu"), seed):
         _limit(vector.envs[0].spec, env)  # or the wait would have no end
         space, within = vector.single_observation_space, vector.single_action_space
         if not isinstance(within, gym.spaces.Box):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,9 +79,13 @@ class Fitting:
 
     def fresh(self, module: Part) -> Part:
         """A module that has just been made, where it is trained, its actions in units that a network can see."""
-        actions = Normalizer.fit(self.data.actions, floor=0.0)
-        Units.set_in(module, actions.mean, actions.std)
+        Units.set_in(module, self.actions.mean, self.actions.std)
         return module.to(self.device)
+
+    @cached_property
+    def actions(self) -> Normalizer:
+        """Mean and deviation of the logged actions, which takes a pass over them."""
+        return Normalizer.fit(self.data.actions, floor=0.0)
 
     def draw(self, generator: torch.Generator, *shape: int) -> np.ndarray:
         """Transitions of the training part, uniformly."""

@@ -9,9 +9,8 @@ from torch import nn
 
 from dydiff_env.data.dataset import fingerprint
 from dydiff_env.policies import function
+from dydiff_env.world.networks import AS_THEY_ARE
 from dydiff_env.world.world import World
-
-PLAIN = {"units.centre": 0.0, "units.scale": 1.0}  # buffers that worlds of before do not have, and what stands for them
 
 
 def world_fingerprint(world: World) -> str:
@@ -22,7 +21,7 @@ def world_fingerprint(world: World) -> str:
     tensors = [
         value.cpu().numpy()
         for name, value in world.tensors().items()
-        if not any(name.endswith(end) and bool((value == plain).all()) for end, plain in PLAIN.items())
+        if not any(name.endswith(end) and bool((value == plain).all()) for end, plain in AS_THEY_ARE.items())
     ]
     return fingerprint(*tensors, np.frombuffer(settings, np.uint8))
 
