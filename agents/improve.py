@@ -16,11 +16,11 @@ from typing import Any
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.checkpoint import read_checkpoint
-from dydiff_env.agents.judge import Sceptic, best_path
+from dydiff_env.agents.judge import Sceptic, best_path, check_checkpoint
 from dydiff_env.agents.svg import SVG, SVGConfig
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import check_fits, time_limit
+from dydiff_env.evaluation.scores import check_environment
 from dydiff_env.lock import sole_writer
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.progress import announce, summary_writer
@@ -70,14 +70,14 @@ def improve(
         DyDiffError: where ``out`` is another run's, or the action space has no bounds.
     """
     out, world_spec = Path(out).expanduser(), world.spec
+    check_checkpoint(out)
     if episode is None:
         episode = min(world.episode_limit or LONGEST, LONGEST)
     config = config or SVGConfig()
     config = replace(config, episode=episode, length=min(config.length, episode))
     judge = Sceptic(world, episode, policy)
     if env is not None:
-        check_fits(env, world_spec)  # told now, not after minutes
-        time_limit(env)
+        check_environment(env, world_spec)  # told now, not after minutes
     if tensorboard is not None:
         summary_writer()
     kept = {"policy": policy.fingerprint}
@@ -96,6 +96,12 @@ def improve(
             for stale in (out, best_path(out), out.with_suffix(".csv")):
                 stale.unlink(missing_ok=True)
             error = agent.begin(world, policy)
+        elif named not in (None, agent.world):  # the world was moved
+            agent.world = named
+            if best_path(out).exists():
+                best = SVG.load(best_path(out), world.device)
+                best.world = named
+                best.save(best_path(out))
         document = train(
             agent,
             world,

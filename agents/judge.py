@@ -17,6 +17,7 @@ import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
+from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.members import ByMember, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
@@ -110,6 +111,16 @@ class Sceptic:
     def _dreams(self, policy: Policy) -> ByMember:
         bounded = as_policy(policy, self.world.spec)
         return returns_by_member(self.world, bounded, self.episodes, horizon=self.horizon, noise=self.noise)
+
+
+def check_checkpoint(out: Path) -> None:
+    """Make sure that a run's other files can be named after its checkpoint.
+
+    Raises:
+        DyDiffError: where it does not end in .pt.
+    """
+    if out.suffix != ".pt":
+        raise DyDiffError(f"{out} does not end in .pt.", "Call the checkpoint NAME.pt.", usage=True)
 
 
 def best_path(out: Path) -> Path:

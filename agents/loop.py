@@ -19,7 +19,8 @@ from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import check_fits, time_limit
+from dydiff_env.evaluation.scores import check_environment
+from dydiff_env.lock import sole_writer
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, progress_bar
 from dydiff_env.publish import replacing
@@ -114,9 +115,23 @@ def loop(
         that of dreamt episodes), ``updates``, ``updates_per_second``, ``seconds``, ``checkpoint``, ``best_checkpoint``, ``best_round``.
 
     Raises:
-        DyDiffError: where the agent does not fit the loop it is to resume, or the world does not fit the data.
+        DyDiffError: where the agent does not fit the loop it is to resume, the world does not fit the data, ``out`` holds what no loop
+            has written, or another process is writing there.
     """
-    config, out = config or LoopConfig(), Path(out).expanduser()
+    with sole_writer(Path(out).expanduser()):
+        return _loop(agent, world, dataset, Path(out).expanduser(), config or LoopConfig(), env, progress)
+
+
+def _loop(
+    agent: Agent,
+    world: World,
+    dataset: Dataset,
+    out: Path,
+    config: LoopConfig,
+    env: str | EnvSpec | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """What :func:`loop` says."""
     done, rest = divmod(agent.updates, config.updates)
     if rest or done > config.rounds:
         raise DyDiffError(
@@ -131,10 +146,10 @@ def loop(
     judge = Judge.of(world, dataset)
     check_ratio(config.real_ratio)
     if env is not None:
-        check_fits(env, world.spec)
-        time_limit(env)
+        check_environment(env, world.spec)
     # What is wrong has been told by now; only then does an older loop make room.
     if not done:
+        _check_own(out)
         for name in ("agent.pt", "best.pt", "loop.json"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "rollouts", ignore_errors=True)
@@ -145,7 +160,7 @@ def loop(
     if len(rows) < done:
         raise DyDiffError(
             f"{out / 'loop.json'} does not hold the {done} rounds of {out / 'agent.pt'}.",
-            "Restore it, or begin a new loop with --overwrite.",
+            "Restore it, or begin a new loop in another --out.",
         )
 
     held = 0  # transitions of the rounds that the buffer held, newest first
@@ -173,7 +188,8 @@ def loop(
         evaluate()  # the loop was stopped while it did
     if progress:
         rounds = config.rounds - done
-        dreaming = dream_seconds(world, policy, options, [config.batch] * rounds)
+        dreamer = Dreamer(world, policy)
+        dreaming = dream_seconds(dreamer, options, [config.batch] * rounds)
         training = config.updates * update_seconds(agent, Replay(dataset, device=agent.device))
         announce(f"loop {agent.algorithm}", dreaming + rounds * training)
     with progress_bar(f"loop {agent.algorithm}", config.rounds, progress) as advance:
@@ -185,7 +201,7 @@ def loop(
             )
             agent.fit(replay, config.updates)
             trained = time.perf_counter()
-            kept, statistics = run_round(Dreamer(world, policy), options, index - 1)
+            kept, statistics = run_round(Dreamer(world, policy), options, index - 1)  # anew: trust is in the agent as it is now
             if len(kept):
                 buffer.add(index, kept)
             rows.append(
@@ -217,6 +233,15 @@ def loop(
         "best_checkpoint": str(out / "best.pt"),
         "best_round": None if best is None else best["round"],
     }
+
+
+def _check_own(out: Path) -> None:
+    """Make sure that nothing goes but what a loop has written."""
+    others = [path for path in (out / "rollouts").glob("*") if not path.name.startswith("round-")]
+    if not (out / "loop.json").is_file():
+        others += [path for path in (out / "agent.pt", out / "best.pt") if path.exists()]
+    if others:
+        raise DyDiffError(f"{others[0]} is none of a loop's: it stays.", "Choose another --out, or move it away.", usage=True)
 
 
 def update_seconds(agent: Agent, replay: Replay, updates: int = 24) -> float:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.algorithms import agent_class, resume_agent
-from dydiff_env.agents.judge import Judge, best_path
+from dydiff_env.agents.judge import Judge, best_path, check_checkpoint
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.children import die_with_parent
@@ -28,7 +29,7 @@ from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import check_fits, environment_of, time_limit
+from dydiff_env.evaluation.scores import check_environment, environment_of
 from dydiff_env.lock import sole_writer
 from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.world.world import World
@@ -71,8 +72,13 @@ class Run:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        """``~`` is the home folder."""
+        """``~`` is the home folder. A number after a dot would pass for an ending, and runs of different numbers share a log.
+
+        Raises:
+            DyDiffError: where ``out`` does not end in .pt.
+        """
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        check_checkpoint(self.out)
 
     def prepare(self) -> tuple[Agent, Replay, Judge | None, str | EnvSpec | None]:
         """All that training needs: the agent, its data, who judges it, and the environment to evaluate in. Nothing is written.
@@ -86,8 +92,7 @@ class Run:
             check_same_spaces(data.spec, one.spec)
         env = environment_of(data.spec) if self.env == "" else self.env
         if env is not None:
-            check_fits(env, data.spec)  # told now, not at the first evaluation
-            time_limit(env)
+            check_environment(env, data.spec)  # told now, not at the first evaluation
         if self.tensorboard is not None:
             summary_writer()  # told before an older run makes room
         mix = {"real_ratio": self.real_ratio, "synthetic": [one.spec.fingerprint for one in synthetic]}
@@ -173,8 +178,11 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
     since = 0.0 if run.resume else time.time()
     if not run.resume:  # before the first begins, as the last begins when another has ended; but not for a run that cannot begin
         run.prepare()
-        for one in runs:
-            one.make_room()
+        with ExitStack() as locks:
+            for one in runs:
+                locks.enter_context(sole_writer(one.out))
+            for one in runs:
+                one.make_room()
     with (
         progress_bar(f"train {run.algorithm} × {len(runs)}", run.steps * len(runs), progress) as advance,
         ProcessPoolExecutor(workers, context, _child, (threads,)) as pool,

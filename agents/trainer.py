@@ -14,7 +14,8 @@ from torch import Tensor
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.judge import Judge, Sceptic, best_path, best_row, known
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
+from dydiff_env.evaluation.scores import environment_of, evaluate_returns, normalized_scores
+from dydiff_env.policies.draws import stream
 from dydiff_env.progress import progress_bar, summary_writer
 from dydiff_env.publish import replacing
 
@@ -220,12 +221,13 @@ def train(
 
 
 def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, float]:
-    """A row of the log: returns in the real environment, from resets that the agent's seed fixes."""
-    found = evaluate_returns(agent, env, episodes, seed=10_000 + agent.seed)
+    """A row of the log: returns in the real environment, from resets that the agent's seed fixes; a score where it is the data's own."""
+    found = evaluate_returns(agent, env, episodes, seed=stream(agent.seed, 10_000) % 2**32)  # neighbouring seeds share no reset
     row = {
         "return_mean": float(found.returns.mean()),
         "return_std": float(found.returns.std()),
         "length_mean": float(found.lengths.mean()),
     }
-    scores = normalized_scores(found.returns, agent.spec)
+    own = agent.spec.env_spec is not None and environment_of(agent.spec).id == getattr(env, "id", env)
+    scores = normalized_scores(found.returns, agent.spec) if own else None
     return row if scores is None else row | {"normalized_score": float(scores.mean())}

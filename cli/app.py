@@ -44,6 +44,9 @@ COMMANDS = {
         Command("import-d4rl", DATA, "Turn a D4RL HDF5 file into a Minari dataset.", (
             "dydiff-env import-d4rl hopper_medium-v2.hdf5 --dataset-id demo/hopper-v0",
         )),
+        Command("import-table", DATA, "Turn a table of logs (CSV, Parquet) into a Minari dataset.", (
+            "dydiff-env import-table log.csv --episode run --observations x,y --actions u",
+        )),
         Command("mix", DATA, "Join real and synthetic datasets into one, each row's source kept.", (
             "dydiff-env mix --real demo/hopper-v0 --synthetic syn.minari --out mixed.minari",
         )),

@@ -31,7 +31,7 @@ def collect(
         int | None,
         typer.Option(
             min=0,
-            help="Length of its training: --steps for medium-replay, 300 000 for the others by default.",
+            help="Length of its training: by default --steps for medium-replay, none for random, 300 000 for the others.",
             rich_help_panel=BEHAVIOUR,
         ),
     ] = None,
@@ -105,6 +105,10 @@ def collect(
             )
         if noise is not None and policy is None and not is_maze(env_id):
             raise DyDiffError("A tier explores as its algorithm does.", "Leave out --noise, or give a --policy.", usage=True)
+        if train_steps is not None and (policy is not None or is_maze(env_id)):
+            raise DyDiffError("Nothing is trained here.", "Leave out --train-steps.", usage=True)
+        if stochastic and policy is None:
+            raise DyDiffError("--stochastic is of a --policy.", "Leave it out, or give one.", usage=True)
         destination = Destination(dataset_id, out, overwrite)
         if keep_goal and not is_maze(env_id):
             raise DyDiffError(f"{env_id} has no goal to keep.", "Leave out --keep-goal.", usage=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,15 +63,18 @@ def check_plot(path: Path) -> None:
     """Make sure that a picture can be drawn to a file, before minutes of work for it.
 
     Raises:
-        DyDiffError: without matplotlib, for an ending that it does not know, or a folder that is not there.
+        DyDiffError: without matplotlib, for an ending that it does not know, or a folder that is not there or may not be written to.
     """
     from dydiff_env.evaluation.picture import picture
 
     known = picture(1, 1)[0].canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise DyDiffError(f"{path} would be a picture of no known kind.", f"End its name in .{', .'.join(sorted(known))}.", usage=True)
-    if not path.expanduser().parent.is_dir():
-        raise DyDiffError(f"There is no folder {path.parent}.", "Make it first, or put the plot elsewhere.", usage=True)
+    folder = path.expanduser().parent
+    if not folder.is_dir():
+        raise DyDiffError(f"There is no folder {folder}.", "Make it first, or put the plot elsewhere.", usage=True)
+    if not os.access(folder, os.W_OK):
+        raise DyDiffError(f"Nothing may be written to {folder}.", "Put the plot elsewhere.", usage=True)
 
 
 def unwritten(error: RuntimeError) -> bool:

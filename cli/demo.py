@@ -194,7 +194,8 @@ class _Demo:
         def judged(run: Run) -> dict[str, Any]:
             found = [evaluate_returns(load_agent(run.under(one).out), environment_of(data.spec), config.episodes, seed=seed + 1)
                      for one in seeds]  # fmt: skip
-            pooled = Episodes(*(np.concatenate([getattr(one, name) for one in found]) for name in ("returns", "lengths")))
+            returns, lengths = (np.concatenate([getattr(one, name) for one in found]) for name in ("returns", "lengths"))
+            pooled = Episodes(returns, lengths, np.tile(np.arange(config.episodes), len(seeds)))  # each agent meets the same resets
             return pooled.document(data.spec)
 
         scores = self.step("evaluate", f"dydiff-env evaluate --policy {first} --episodes {config.episodes}",

@@ -19,6 +19,7 @@ from dydiff_env.cli.common import (
     check_plot,
     console,
     emit,
+    log,
     pick_device,
     reporting,
 )
@@ -69,8 +70,8 @@ def evaluate(
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
         from dydiff_env.evaluation.members import returns_by_member
-        from dydiff_env.evaluation.ope import rank
-        from dydiff_env.evaluation.scores import check_fits, environment_of, evaluate_returns, time_limit
+        from dydiff_env.evaluation.ope import plot_agreement, rank
+        from dydiff_env.evaluation.scores import check_environment, environment_of, evaluate_returns
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
@@ -89,8 +90,7 @@ def evaluate(
             own = environment_of(spec) if spec.env_spec else None
             # The data's own environment is made as it was there, its options included.
             where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
-            check_fits(where, spec)
-            horizon = time_limit(where) if horizon is None else horizon
+            horizon = check_environment(where, spec, horizon)
         dreamt: dict[str, Episodes] | None = None
         real: dict[str, Episodes] | None = None
         members: dict[str, np.ndarray] = {}
@@ -114,20 +114,23 @@ def evaluate(
             whole = discount == 1 and asked_horizon is None  # reference scores are of whole episodes
             emit({**found.document(spec if whole else None), **asked, **told, "in": place}, json)
             return
-        document = _ranking(dreamt, real, members, plot) | {
+        document = _ranking(dreamt, real, members) | {
             "in": f"{place} and {env}" if dreamt and real else place,
             "episodes": episodes,
             **told,
         }
         emit(document, True) if json else _show(document)
+        if plot and dreamt and real:  # last: what was found is not lost where it cannot be drawn
+            plot_agreement(dreamt, real, plot)
+            log.print(f"Plot: [bold]{plot}[/]", soft_wrap=True)
 
 
 def _ranking(
-    dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, members: dict[str, np.ndarray], plot: Path | None
+    dreamt: dict[str, Episodes] | None, real: dict[str, Episodes] | None, members: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """One row a policy, best first by the dream where there is one; how its members agree, and how both do where there are both."""
     from dydiff_env.evaluation.members import consensus, spread
-    from dydiff_env.evaluation.ope import agreement, plot_agreement, table
+    from dydiff_env.evaluation.ope import agreement, table
 
     document: dict[str, Any] = {"policies": table(dreamt, real)}
     if members:
@@ -135,12 +138,8 @@ def _ranking(
             row["dream_by_member"] = members[row["policy"]].tolist()
         if len(members) > 1:
             document |= {"consensus": consensus(members), "spread": spread(members)}
-    if dreamt and real:
-        if len(real) > 1:
-            document["agreement"] = asdict(agreement(dreamt, real))
-        if plot:
-            plot_agreement(dreamt, real, plot)
-            document["plot"] = str(plot)
+    if dreamt and real and len(real) > 1:
+        document["agreement"] = asdict(agreement(dreamt, real))
     return document
 
 
@@ -179,21 +178,22 @@ def _show(document: dict[str, Any]) -> None:
     if "agreement" in document:
         found = document["agreement"]
         console.print(
-            f"Rank correlation {found['spearman']:.2f}; regret@1 {found['regret']:.1%} and mean absolute error "
+            "In reality all earn the same."
+            if not found["real_range"]
+            else f"Rank correlation {found['spearman']:.2f}; regret@1 {found['regret']:.1%} and mean absolute error "
             f"{found['mean_absolute_error']:.1%} of the real range, {found['real_range']:.1f}.",
             highlight=False,
         )
-    if "plot" in document:
-        console.print(f"Plot: [bold]{document['plot']}[/]", soft_wrap=True)
 
 
 def _spec(policies: list[str], env: str | None) -> DatasetSpec:
     """Spaces and reference scores: the first agent checkpoint's own, else the environment's."""
     from dydiff_env.data.simulator import describe
+    from dydiff_env.envs.worlds import trained
     from dydiff_env.evaluation.scores import environment_of
 
     for policy in policies:
-        own = _spec_of_agent(policy)
+        own = agent.spec if (agent := trained(policy)) else None
         if own is not None and (env is None or (own.env_spec and environment_of(own).id == env)):
             return own
     if env is None:
@@ -203,13 +203,3 @@ def _spec(policies: list[str], env: str | None) -> DatasetSpec:
             usage=True,
         )
     return describe(env)
-
-
-def _spec_of_agent(policy: str) -> DatasetSpec | None:
-    import dydiff_env.embedded as embedded
-    from dydiff_env.envs.worlds import trained
-
-    if policy == embedded.NAME and not Path(policy).is_file():
-        return embedded.spec()
-    found = trained(policy)
-    return None if found is None else found.spec

@@ -56,7 +56,7 @@ def improve(
     """Fine-tune a copy of a policy in dreams alone, and keep the copy that gains most in the ensemble's most sceptical member."""
     with reporting(debug):
         from dydiff_env.agents.improve import improve as run
-        from dydiff_env.agents.judge import best_path
+        from dydiff_env.agents.judge import best_path, check_checkpoint
         from dydiff_env.agents.svg import SVGConfig
         from dydiff_env.agents.trainer import Schedule
         from dydiff_env.envs.worlds import world_folder
@@ -64,8 +64,7 @@ def improve(
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
-        if out.suffix in (".csv", ".json"):
-            raise DyDiffError(f"{out} would be the log's own name.", "Call the checkpoint .pt.", usage=True)
+        check_checkpoint(out)
         for path in (out, best_path(out), out.with_suffix(".csv")):
             if path.exists() and not (overwrite or resume):
                 raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)

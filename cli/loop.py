@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.agents import agent_class, resume_agent
-from dydiff_env.agents.loop import LoopConfig
-from dydiff_env.agents.loop import loop as run_loop
 from dydiff_env.cli.common import (
     Debug,
     Device,
@@ -22,10 +19,7 @@ from dydiff_env.cli.common import (
     pick_device,
     reporting,
 )
-from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import environment_of
-from dydiff_env.world.world import World
 
 
 def loop(
@@ -57,23 +51,30 @@ def loop(
 ) -> None:
     """Train and dream in turns: each round trains on the mix, rolls the agent out, filters, mixes in."""
     with reporting(debug):
+        from dydiff_env.agents import agent_class, resume_agent
+        from dydiff_env.agents.loop import LoopConfig
+        from dydiff_env.agents.loop import loop as run_loop
+        from dydiff_env.data.minari_io import load_dataset
+        from dydiff_env.evaluation.scores import environment_of
+        from dydiff_env.world.world import World
+
         checkpoint = out / "agent.pt"
         if out.exists() and any(out.iterdir()) and not (overwrite or resume):
             raise DyDiffError(f"{out} is not empty.", "Give --overwrite or --resume.", usage=True)
         target = pick_device(device)
         cls, data, dreams = agent_class(algorithm), load_dataset(dataset), World.load(world, target)
         config = LoopConfig(
-            rounds,
-            updates,
-            batch,
-            horizon,
-            iterations,
-            filter,
-            keep,
-            temperature,
-            capacity,
-            real_ratio,
-            eval_episodes,
+            rounds=rounds,
+            updates=updates,
+            batch=batch,
+            horizon=horizon,
+            iterations=iterations,
+            filter=filter,
+            keep=keep,
+            temperature=temperature,
+            capacity=capacity,
+            real_ratio=real_ratio,
+            eval_episodes=eval_episodes,
         )
         where = env or (environment_of(data.spec) if env_eval else None)
         if resume and checkpoint.exists():

@@ -137,6 +137,7 @@ def _demo(document: dict[str, Any]) -> Summary:
 SUMMARIES: dict[str, Callable[[dict[str, Any]], Summary]] = {
     "collect": _dataset,
     "import-d4rl": _dataset,
+    "import-table": _dataset,
     "mix": _mix,
     "fit": _fit,
     "export": _export,

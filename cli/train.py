@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
 from dydiff_env.cli.common import (
     SEEDS,
     Debug,
@@ -65,26 +64,26 @@ def train(
 ) -> None:
     """Train an offline agent; with --synthetic, on a mix whose logged share is --real-ratio."""
     with reporting(debug):
+        from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
+
         if world and not world.exists():
             raise DyDiffError(f"There is no world {world}.", "Make one with `dydiff-env fit`.")
         agent_class(algorithm)  # an unknown name fails before the data are read
-        if out.suffix in (".csv", ".json"):
-            raise DyDiffError(f"{out} would be the log's own name.", "Call the checkpoint .pt.", usage=True)
         run = Run(
             algorithm,
             dataset,
             out,
-            tuple(synthetic or ()),
-            real_ratio,
-            steps,
-            seed,
-            env or ("" if env_eval else None),
-            Schedule(eval_every=eval_every, eval_episodes=eval_episodes, checkpoint_every=checkpoint_every),
-            str(world.resolve()) if world else None,
-            dream_eval,
-            tensorboard,
-            str(pick_device(device)),
-            resume,
+            synthetic=tuple(synthetic or ()),
+            real_ratio=real_ratio,
+            steps=steps,
+            seed=seed,
+            env=env or ("" if env_eval else None),
+            schedule=Schedule(eval_every=eval_every, eval_episodes=eval_episodes, checkpoint_every=checkpoint_every),
+            world=str(world.resolve()) if world else None,
+            dream_eval=dream_eval,
+            tensorboard=tensorboard,
+            device=str(pick_device(device)),
+            resume=resume,
         )
         several = None if seeds is None else _seeds(seeds)
         runs = [run.under(one) for one in several] if several else [run]

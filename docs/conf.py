@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -41,6 +42,12 @@ def block(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def outside(app: Any, page: str, source: list[str]) -> None:
+    """Links to Markdown files that are no pages: else they would be taken for unknown pages, and shown as plain text."""
+    source[0] = re.sub(r"\]\((\.\./[^)#]*\.md)(#[^)]*)?\)", r"](path:\1)", source[0])
+
+
 def setup(app: Any) -> None:
-    """Register the renderer."""
+    """Register the renderer and the links."""
+    app.connect("source-read", outside)
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dydiff_env.envs.registration import register as _register_environment
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from dydiff_env.data.trajectories import Trajectories
     from dydiff_env.policies import load_policy
     from dydiff_env.world.world import World
+
+if not (_here := Path(__file__).parent).joinpath("agents").is_dir():  # a checkout, where agents/ and cli/ lie beside this folder
+    __path__.append(str(_here.parent))
 
 __version__ = "0.1.0"
 __all__ = ["Trajectories", "World", "__version__", "load_dataset", "load_policy"]

@@ -28,8 +28,7 @@ def check_free(path: Path, overwrite: bool, kind: tuple[str, ...]) -> None:
     Raises:
         DyDiffError: where something is there that is to stay.
     """
-    if not path.name or path.name == "..":
-        raise DyDiffError(f"{path} is not a name for a new folder.", "Name one inside it.", usage=True)
+    check_name(path)
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
@@ -39,6 +38,16 @@ def check_free(path: Path, overwrite: bool, kind: tuple[str, ...]) -> None:
     if not path.is_dir() or (not any((path / file).is_file() for file in kind) and any(path.iterdir())):
         thing = "world" if kind == WORLD else "dataset"
         raise DyDiffError(f"{path} is there and is not a {thing}: it stays.", "Choose another name, or move it away.", usage=True)
+
+
+def check_name(path: Path) -> None:
+    """Refuse ``.`` and ``..``, beside which nothing can be named.
+
+    Raises:
+        DyDiffError: naming the path.
+    """
+    if not path.name or path.name == "..":
+        raise DyDiffError(f"{path} is not a name for something new.", "Name a file or folder inside it.", usage=True)
 
 
 def publish(partial: Path, path: Path) -> None:

@@ -1,10 +1,9 @@
 """Fine-tune a policy in the dream by Stable-Baselines3's PPO, and judge it in the real environment.
 
-    python examples/finetune_in_the_dream.py                                   # the embedded maze and its policy
-    python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt
+    python examples/finetune_in_the_dream.py --world world/ --policy td3bc.pt   # without either, the embedded maze and its policy
 
-PPO learns a correction, a = clip(π(s) + scale · δ(s)) (residual policy learning; Silver et al. 2018), so training starts
-from the policy itself, whatever made it. Rewards in the dream pay for the model's uncertainty (MOPO).
+PPO learns a correction, a = clip(π(s) + scale · δ(s)) (residual policy learning; Silver et al. 2018), so training starts from
+the policy, whatever made it (--trust for Stable-Baselines3 files). Rewards pay for the model's uncertainty (MOPO).
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ class Corrected(VecEnvWrapper):
 
 
 def main(world: str | None = None, policy: str = "demo", steps: int = 200_000, seeds: int = 3, penalty: float = 1.0,
-         scale: float = 0.5, episodes: int = 20, horizon: int = 100, num_envs: int = 64, n_steps: int = 64
+         scale: float = 0.5, episodes: int = 20, horizon: int = 100, num_envs: int = 64, n_steps: int = 64, trust: bool = False,
 ) -> list[tuple[float, float]]:  # fmt: skip
     dreamt_in = find_world(world, policy=policy)
-    spec, base, found = dreamt_in.spec, load_policy(policy, dreamt_in.spec), []
+    spec, base, found = dreamt_in.spec, load_policy(policy, dreamt_in.spec, trust=trust), []
     kind = "MultiInputPolicy" if isinstance(spec.observation_space, gym.spaces.Dict) else "MlpPolicy"
     for seed in range(seeds):
         env = VecNormalize(Corrected(DreamVecEnv(num_envs, penalty, world=dreamt_in, horizon=horizon), base, scale))
@@ -73,6 +72,7 @@ def main(world: str | None = None, policy: str = "demo", steps: int = 200_000, s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--world")
+    parser.add_argument("--trust", action="store_true")
     defaults = {"policy": "demo", "steps": 200_000, "seeds": 3, "penalty": 1.0, "scale": 0.5, "episodes": 20, "horizon": 100}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)

@@ -2,8 +2,8 @@
 
     python examples/world_from_logs.py logs.csv out/
 
-The table has one row a step: episode, angle, speed, torque, reward. Without a file the script writes one: a pendulum that is
-kicked at random, so that the dream can be compared with what the pendulum really does.
+The table has one row a state, the last of an episode only saying where it ended: episode, angle, speed, torque, reward.
+Without a file the script writes one: a pendulum that is kicked at random, to compare the dream with what it really does.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_a_missing_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_wrong_dataset_id(tmp_path: Path) -> None:
     for command in (["fit"], ["train", "td3bc"]):
-        line = [*command, "--dataset", "demo/hoper-v0", "--out", str(tmp_path / "out")]
+        line = [*command, "--dataset", "demo/hoper-v0", "--out", str(tmp_path / "out.pt")]
         refused(line, "demo/hoper-v0", "fix:", left=tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_the_home_folder_may_be_a_tilde(
 
 
 def test_a_checkpoint_is_not_called_as_its_log(hopper_folder: Path, tmp_path: Path) -> None:
-    refused(["train", "bc", "--dataset", str(hopper_folder), "--out", str(tmp_path / "a.csv")], "log", left=tmp_path)
+    refused(["train", "bc", "--dataset", str(hopper_folder), "--out", str(tmp_path / "a.csv")], "does not end in .pt", left=tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -353,7 +353,7 @@ def test_what_is_no_d4rl_file_is_refused(tmp_path):
         import_d4rl(tmp_path / "bad.hdf5", tmp_path / "out", "d4rl/x-v0")
     file = d4rl_file(tmp_path / "a.hdf5", successors=True)
     (tmp_path / "taken").write_text("")
-    with pytest.raises(NotADirectoryError, match="taken"):  # not the file's fault
+    with pytest.raises(FileExistsError, match="taken"):  # not the file's fault
         import_d4rl(file, tmp_path / "taken" / "out", "d4rl/x-v0")
     with pytest.raises(DyDiffError, match="has 11 observations and 3 actions"):
         import_d4rl(file, tmp_path / "out", "d4rl/x-v0", env="Pendulum-v1")

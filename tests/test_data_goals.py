@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -80,6 +81,17 @@ def test_the_next_goal_is_shown_a_transition_later(jumps: list[list[bool]], data
     check_stretches(before, after, np.concatenate(each))
     shown = before.flat().next_observations[:, 2:4]
     assert np.array_equal(after.flat().observations[:, 2:4], shown)  # whose goal the reward is about
+
+
+def test_a_log_that_was_cut_at_its_goals_ends_there() -> None:
+    """As Minari's own logs of mazes are: a time-out where the goal is reached, and the next episode begins in the same observation."""
+    rows = np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32)
+    rows[:20, 2:4], rows[20:, 2:4] = 1, 2
+    rows[20] = rows[19]  # once more, the old goal included
+    first, second = (Episode(part, part[1:, :1], np.zeros(len(part) - 1, np.float32), False) for part in (rows[:20], rows[20:]))
+    found = one_goal_each(Dataset.from_episodes(replace(SPEC, ref_min_score=0.0, ref_max_score=9.0), [first, second]))
+    assert found.terminations.tolist() == [True, False] and (found.observations[20:, 2:4] == 2).all()
+    assert found.spec.ref_max_score is None  # it is of episodes with many goals
 
 
 def test_the_mazes_of_gymnasium_robotics_end_where_the_ball_is_at_the_goal(tmp_path: Path) -> None:

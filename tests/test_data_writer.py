@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dydiff_env.data import cache
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.flattening import flatten_batch, unflatten_batch
 from dydiff_env.data.minari_io import load_dataset, write_dataset
 from dydiff_env.data.minari_writer import MinariWriter, dataset_id_for, register
+from dydiff_env.data.simulator import make_env
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
+from dydiff_env.evaluation.scores import environment_of
 
 BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
 DICT = gym.spaces.Dict(
@@ -53,6 +56,41 @@ def test_minari_opens_what_was_written(hopper_dataset, tmp_path):
         assert not episode.terminations[:-1].any() and not episode.truncations[:-1].any()
     assert [episode["total_steps"] for episode in theirs.storage.get_episode_metadata([0, 1])] == list(
         hopper_dataset.lengths[:2])
+
+
+def test_older_releases_of_hdf5_can_open_it(hopper_dataset, tmp_path):
+    write_dataset(tmp_path / "a", hopper_dataset)
+    signature = (tmp_path / "a" / "main_data.hdf5").read_bytes()[:9]
+    assert signature[1:4] == b"HDF" and signature[8] <= 2  # the superblock of release 1.8
+
+
+def test_scores_may_be_of_numpy(hopper_dataset, tmp_path):
+    spec = replace(hopper_dataset.spec, ref_min_score=np.float32(1), ref_max_score=np.mean(hopper_dataset.rewards))
+    write_dataset(tmp_path / "a", replace(hopper_dataset, spec=spec))
+    assert load_dataset(tmp_path / "a").spec.ref_min_score == 1.0
+
+
+def test_the_environment_of_evaluation_is_the_one_that_is_known(hopper_dataset, tmp_path):
+    """Minari's logs of D4RL's mazes were made with a limit of 1e6 steps, and name another environment to judge in."""
+    metadata = write_dataset(tmp_path / "a", hopper_dataset) / "metadata.json"
+    known = json.loads(metadata.read_text())
+    endless = json.loads(known["env_spec"]) | {"max_episode_steps": 1e6}
+    metadata.write_text(json.dumps(known | {"env_spec": json.dumps(endless)}))
+    assert environment_of(load_dataset(tmp_path / "a").spec).max_episode_steps == 1_000_000
+    make_env(json.dumps(endless)).close()
+    metadata.write_text(json.dumps(known | {"env_spec": json.dumps(endless), "eval_env_spec": known["env_spec"]}))
+    assert environment_of(load_dataset(tmp_path / "a").spec).max_episode_steps == 1000
+
+
+def test_an_entry_of_the_cache_that_is_whole_stays(hopper_dataset, tmp_path):
+    """Another process may have mapped it."""
+    cache.write_entry(tmp_path / "entry", hopper_dataset)
+    before = (tmp_path / "entry").stat().st_ino
+    cache.write_entry(tmp_path / "entry", hopper_dataset)
+    assert (tmp_path / "entry").stat().st_ino == before and not list(tmp_path.glob("*.partial"))
+    (tmp_path / "entry" / "actions.npy").write_bytes(b"")
+    assert cache.write_entry(tmp_path / "entry", hopper_dataset).transitions == hopper_dataset.transitions
+    assert (tmp_path / "entry").stat().st_ino != before
 
 
 def test_a_name_that_hdf5_cannot_hold_is_refused_at_once(tmp_path):

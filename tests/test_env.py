@@ -254,6 +254,52 @@ def test_bad_actions_are_refused(tiny_world, action) -> None:
         env.step(action)
 
 
+def test_what_is_wrong_with_actions_is_said(tiny_world) -> None:
+    env = make_vec(tiny_world, 4)
+    env.reset(seed=0)
+    narrow, far = np.zeros((3, 3)), np.full((4, 3), -2.0)
+    for actions, said in ((narrow, r"\(3, 3\), but \(4, 3\)"), (far, "holds -2 where the space goes from -1 to 1")):
+        with pytest.raises(InvalidAction, match=said):
+            env.step(actions)
+
+
+def test_a_limit_and_a_way_to_draw_are_taken_as_gymnasium_gives_them(tiny_world) -> None:
+    env = gym.make_vec("DyDiffDream-v0", num_envs=2, max_episode_steps=3, world=tiny_world)
+    env.reset(seed=0)
+    assert env.unwrapped.dreams.horizon == 3
+    with pytest.raises(DyDiffError, match="no render mode 'human'"):
+        gym.make_vec("DyDiffDream-v0", num_envs=2, render_mode="human", world=tiny_world)
+
+
+def test_no_seed_for_any_row_seeds_nothing(tiny_world) -> None:
+    env = make_vec(tiny_world, 2, policy="random")
+    env.reset(seed=0)
+    first = env.unwrapped.dreams.noise.bit_generator.state
+    env.reset(seed=[None, None])
+    assert env.unwrapped.dreams.noise.bit_generator.state != first
+
+
+def test_a_policy_that_draws_is_not_followed_into_the_next_window(tiny_world) -> None:
+    """What it would do there is not known: only the caller's action is. The same seed and actions give the same observations."""
+    either = lambda rows: torch.where(torch.rand(len(rows), 3) < 0.5, 1.0, -1.0)  # noqa: E731
+    traces = []
+    for global_seed in range(3):
+        env = make(tiny_world, policy=either, horizon=4 * tiny_world.horizon).unwrapped
+        observation, _ = env.reset(seed=0)
+        torch.manual_seed(global_seed)
+        trace = [observation]
+        for _ in range(3 * tiny_world.horizon):
+            observation, _, terminated, _, info = env.step(np.ones(3, np.float32))
+            trace.append(observation)
+            if terminated:
+                break
+            if not info["replanned"]:
+                np.testing.assert_array_equal(env.dreams.plans.actions[0, env.dreams.position[0] - 1], 1.0)
+        traces.append(np.array(trace))
+    np.testing.assert_array_equal(traces[0], traces[1])
+    np.testing.assert_array_equal(traces[0], traces[2])
+
+
 def test_bad_options_are_named(tiny_world, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DyDiffError, match="nowhere is not a world"):

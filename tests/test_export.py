@@ -24,6 +24,7 @@ from dydiff_env.lock import sole_writer
 from dydiff_env.synthesis import workers as pools
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.rounds import RoundOptions, cut_uncertain
+from dydiff_env.world.world import World
 
 SMALL: dict[str, Any] = {"horizon": 6, "batch": 10, "keep": 0.7, "iterations": 1}
 
@@ -279,14 +280,31 @@ def test_a_policy_that_other_processes_cannot_have_is_named(tiny_world, tmp_path
 
 @pytest.mark.parametrize("changed", ["world", "policy"])
 def test_a_worker_makes_no_rounds_of_what_has_changed(tiny_world, monkeypatch, changed: str) -> None:
-    synthesizer = pools.Sources(tiny_world, "random").open().synthesizer
-    now = pools._made_of(synthesizer)
-    monkeypatch.setattr(pools, "_synthesizer", synthesizer)
-    monkeypatch.setattr(pools, "_ingredients", now)
+    opened = pools.Sources(tiny_world, "random").open()
+    now = pools.facts(opened)
+    monkeypatch.setattr(pools, "_opened", opened)
+    monkeypatch.setattr(pools, "_facts", now)
     options = RoundOptions(horizon=4, batch=8, trajectories=8)
     assert len(pools._run(now, options, 0)[0].lengths)
     with pytest.raises(DyDiffError, match=f"The {changed}'s file has changed"):
-        pools._run(now._replace(**{changed: "another"}), options, 0)
+        pools._run({**now, changed: {"fingerprint": "another"}}, options, 0)
+
+
+def test_trust_is_asked_once_an_export(tiny_world: Any, linear_policy: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    asked, trust_in = [], World.trust_in
+    monkeypatch.setattr(World, "trust_in", lambda self, policy: asked.append(policy) or trust_in(self, policy))
+    export(tiny_world, linear_policy, tmp_path / "syn", batch=520, keep=1.0, trajectories=1040, horizon=4, iterations=1, progress=True)
+    assert len(asked) == 1  # neither the estimate nor the second round asks again
+
+
+def test_more_workers_than_rounds_are_not_raised(tiny_world: Any, linear_policy: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pools, "ProcessPoolExecutor", None)  # one round: no pool at all
+    export(tiny_world, linear_policy, tmp_path / "syn", batch=8, horizon=2, workers=4)
+
+
+def test_what_a_method_has_not_is_refused_at_once() -> None:
+    with pytest.raises(DyDiffError, match="synther have no uncertainties"):
+        RoundOptions(8, method="synther", horizon=1, filter="none", max_uncertainty=0.5, iterations=0).check()
 
 
 CHILD = """

@@ -31,7 +31,7 @@ def test_every_step_knows_its_source(
         assert len(source) == len(episode.rewards) + 1
     real = next(mixed.iterate_episodes([0]))
     assert np.allclose(real.observations, hopper_dataset.episode(0).observations)
-    assert not list(tmp_path.glob("*.mixing*"))
+    assert not list(tmp_path.glob("*.mixed*"))
 
 
 def test_a_taken_id_is_told_before_anything_is_written(

@@ -172,7 +172,8 @@ def test_a_run_that_was_stopped_ends_as_the_whole_one(tiny_world, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, schedule=SOON)
     monkeypatch.setattr(SVG, "fit", fit)
-    improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, schedule=SOON, resume=True)
+    improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, schedule=SOON, resume=True, named="where it is now")
+    assert {load_agent(path).world for path in (tmp_path / "parts.pt", best_path(tmp_path / "parts.pt"))} == {"where it is now"}
     assert_same_agents(tmp_path / "whole.pt", tmp_path / "parts.pt", 4)
     best = best_path(tmp_path / "whole.pt")
     assert_same_agents(best, best_path(tmp_path / "parts.pt"), load_agent(best).updates)

@@ -90,6 +90,8 @@ def test_agreement_of_known_numbers() -> None:
     found = agreement(dreamt, real)
     assert found.spearman == pytest.approx(0.5) and found.regret == pytest.approx(0.5)
     assert found.mean_absolute_error == pytest.approx((10 + 40 + 20) / 300)
+    alike = agreement(dreamt, dict.fromkeys(real, episodes(7)))
+    assert alike.real_range == 0 and np.isnan([alike.regret, alike.mean_absolute_error]).all()  # shares of nothing
 
 
 def test_the_command_ranks_policies_and_compares_with_reality(tiny_world_path, tmp_path, monkeypatch) -> None:

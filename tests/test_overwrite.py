@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from dydiff_env.agents import BC, Run, train_seeds
+from dydiff_env.agents.loop import LoopConfig, loop
 from dydiff_env.data.collect import CollectConfig, Destination, collect_tier
-from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.minari_io import load_dataset, write_dataset
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.mix import mix
 from dydiff_env.world.world import World
@@ -71,6 +74,37 @@ def test_a_link_is_not_taken_for_what_it_points_to(tiny_world: World, tmp_path: 
 def test_no_name_is_no_folder(tiny_world: World, name: str) -> None:
     with pytest.raises(DyDiffError, match="not a name"):
         tiny_world.save(name, overwrite=True)
+    with pytest.raises(DyDiffError, match="not a name"):
+        export(tiny_world, "random", name, **FEW)
+    with pytest.raises(DyDiffError, match="not a name"):
+        collect_tier("Hopper-v5", Destination(out=Path(name)), CollectConfig(steps=10, tier="random"))
+
+
+def test_a_loop_deletes_nothing_but_its_own(tiny_world: World, hopper_dataset: Any, tmp_path: Path) -> None:
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "film.mp4").write_text("precious")
+    agent = BC(hopper_dataset.spec)
+    with pytest.raises(DyDiffError, match=r"film.mp4 is none of a loop's: it stays"):
+        loop(agent, tiny_world, hopper_dataset, tmp_path, LoopConfig(rounds=1, updates=1, batch=4, horizon=2))
+    (tmp_path / "rollouts" / "film.mp4").rename(tmp_path / "best.pt")
+    with pytest.raises(DyDiffError, match=r"best.pt is none of a loop's: it stays"):
+        loop(agent, tiny_world, hopper_dataset, tmp_path, LoopConfig(rounds=1, updates=1, batch=4, horizon=2))
+
+
+def test_one_process_writes_at_a_time(tiny_world: World, hopper_dataset: Any, hopper_folder: Path, tmp_path: Path) -> None:
+    out, best = tmp_path / "out", tmp_path / "ckpt-seed0-best.pt"  # of a run beside one that goes on
+    best.write_text("precious")
+    writes = (
+        lambda: loop(BC(hopper_dataset.spec), tiny_world, hopper_dataset, out, LoopConfig(rounds=1, updates=1, batch=4, horizon=2)),
+        lambda: collect_tier("Hopper-v5", Destination(out=out, overwrite=True), CollectConfig(steps=10, tier="random")),
+        lambda: write_dataset(out, hopper_dataset, overwrite=True),
+        lambda: train_seeds(Run("bc", str(hopper_folder), tmp_path / "ckpt.pt", steps=2), [0, 1]),
+    )
+    with sole_writer(out), sole_writer(tmp_path / "ckpt-seed1.pt"):
+        for write in writes:
+            with pytest.raises(DyDiffError, match="Another process is writing"):
+                write()
+    assert best.exists() and not out.exists() and not list(tmp_path.glob("*.lock"))
 
 
 def test_collect_leaves_a_folder_that_happens_to_be_there(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def test_public_names_are_there_and_cost_nothing_until_used() -> None:
         _ = dydiff_env.Word
 
 
+def test_a_checkout_is_whole_where_python_starts_in_it() -> None:
+    code = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; sys.path.insert(0, '.'); "
+    code += "import dydiff_env.agents, dydiff_env.cli.app; print(dydiff_env.agents.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == ROOT / "agents" / "__init__.py"
+
+
 def test_the_environment_is_registered_on_import() -> None:
     assert "DyDiffDream-v0" in gym.registry
 

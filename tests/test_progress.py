@@ -15,6 +15,7 @@ from dydiff_env.agents.loop import update_seconds
 from dydiff_env.policies import as_policy
 from dydiff_env.progress import announce, duration, progress_bar
 from dydiff_env.synthesis.estimate import dream_seconds
+from dydiff_env.synthesis.methods import Dreamer
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.world.fit import fit_world
 from dydiff_env.world.fitting import Fitting
@@ -77,10 +78,11 @@ def test_the_estimates_are_right(hopper_dataset: Any, tiny_world: Any, tmp_path:
 
     policy = as_policy("random", tiny_world.spec)
     options = RoundOptions(trajectories=1024, horizon=60, batch=1280)
-    expected, began = dream_seconds(tiny_world, policy, options, [1280]), time.monotonic()
-    tiny_world.dream(policy, tiny_world.sample_starts(1280, seed=0), 60, options.iterations)
+    dreamer = Dreamer(tiny_world, policy)
+    expected, began = dream_seconds(dreamer, options, [1280]), time.monotonic()
+    dreamer.synthesize(1280, options, (0, 0))
     assert 0.25 < expected / (time.monotonic() - began) < 4
-    assert dream_seconds(tiny_world, policy, options, [100]) == 0.0
+    assert dream_seconds(dreamer, options, [100]) == 0.0
 
     agent, replay = agent_class("td3bc")(hopper_dataset.spec), Replay(hopper_dataset)
     pace, began = update_seconds(agent, replay), time.monotonic()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
@@ -127,6 +128,9 @@ def test_reality_is_not_drawn_for_a_policy_that_draws(tiny_world: Any) -> None:
     still = lambda rows: 0.0 * rows[:, : tiny_world.spec.action_size]  # noqa: E731
     shown = [refinement_chart(tiny_world, load_policy(policy, tiny_world.spec), "it", starts=2, most=1) for policy in (still, "random")]
     assert ["error" in chart.notes[0] for chart in shown] == [True, False]
+    rng = np.random.default_rng(0)
+    by_numpy = lambda rows: torch.from_numpy(rng.uniform(-1, 1, (len(rows), tiny_world.spec.action_size)).astype(np.float32))  # noqa: E731
+    assert len(refinement_chart(tiny_world, load_policy(by_numpy, tiny_world.spec), "it", starts=2, most=1).notes) == 1  # M = 0 alone
 
 
 def test_statistics_of_an_sb3_policy_are_for_its_picture(run: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 from dydiff_env.agents import BC, Replay, Run, Schedule, load_agent, train, train_seeds
+from dydiff_env.agents.trainer import evaluation
 from dydiff_env.cli.app import app
 from dydiff_env.cli.summary import summary
 from dydiff_env.data.dataset import DatasetSpec
@@ -197,6 +198,20 @@ def test_a_run_in_the_home_folder_is_gone_on_with(hopper_folder, tmp_path, monke
     assert load_agent(tmp_path / "ckpt.pt").updates == 2
     assert Run("bc", str(hopper_folder), Path("~/ckpt.pt"), steps=3, resume=True).carry_out()["updates"] == 3
     assert [row.split(",")[0] for row in (tmp_path / "ckpt.csv").read_text().split()][1:] == ["2", "3"]
+
+
+@pytest.mark.parametrize("name", ["td3bc-0.6", "log.csv", "."])
+def test_a_checkpoint_is_called_pt(name, hopper_folder, tmp_path, monkeypatch):
+    """A number after a dot would pass for an ending: td3bc-0.6 and td3bc-0.8 would share a log."""
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run("train", "bc", "--dataset", hopper_folder, "--out", name, "--steps", 1)
+    assert code == 2 and "does not end in .pt" in error and not list(tmp_path.iterdir())
+
+
+def test_a_score_is_of_the_datas_own_environment(hopper_dataset):
+    agent = BC(hopper_dataset.spec)
+    assert "normalized_score" in evaluation(agent, "Hopper-v5", 1)
+    assert "normalized_score" not in evaluation(agent, "Hopper-v4", 1)
 
 
 def test_tensorboard_gets_what_the_log_gets(hopper_dataset, tmp_path):

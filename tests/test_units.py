@@ -15,6 +15,7 @@ import torch
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode, fingerprint
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.behavior import clone
 from dydiff_env.world.identity import world_fingerprint
 from dydiff_env.world.networks import Units
 from dydiff_env.world.presets import TINY
@@ -99,6 +100,20 @@ def test_worlds_of_before_keep_their_fingerprint(tiny_world) -> None:
     other = copy.deepcopy(tiny_world)
     other.models.reward.units.scale.fill_(2.0)
     assert world_fingerprint(other) != world_fingerprint(tiny_world)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-3, 0.0), (100.0, 101_325.0)])
+def test_a_clone_of_the_log_draws_in_its_unit(scale: float, offset: float) -> None:
+    policy = clone(log(scale, offset), updates=800)
+    drawn = policy.act(torch.zeros(4000, 1), deterministic=False)
+    assert float(drawn.std()) == pytest.approx(scale / 3**0.5, rel=0.1)  # a uniform distribution's
+    assert abs(float(drawn.mean()) - offset) < 0.2 * scale
+
+
+def test_what_lies_far_from_zero_is_told_of() -> None:
+    degrees = 47.1234567 + 3e-4 * np.random.default_rng(0).normal(size=(1000, 1))
+    with pytest.warns(UserWarning, match="varies by 0.0003 around 47.1"):
+        Normalizer.fit(degrees.astype(np.float32))
 
 
 def test_what_hardly_varies_is_told_of_and_counts_as_constant() -> None:

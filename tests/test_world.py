@@ -459,6 +459,15 @@ def test_no_window_that_is_learned_from_holds_a_transition_held_out(lengths: lis
     assert len(found.train) and len(found.held_out) and not seen & set(found.held_out.tolist())
 
 
+@pytest.mark.parametrize(("count", "length", "ends_seen"), [(10, 300, True), (3, 2000, False), (2, 300, False)])
+def test_as_little_as_possible_is_held_out_of_a_few_episodes(count: int, length: int, ends_seen: bool):
+    spec = DatasetSpec(gym.spaces.Box(-1, 1, (1,)), gym.spaces.Box(-1, 1, (1,)))
+    parts = np.zeros((length + 1, 1), np.float32), np.zeros((length, 1), np.float32), np.zeros(length, np.float32)
+    found = split(Dataset.from_episodes(spec, [Episode(*parts, True)] * count), 100)
+    assert (found.train % length == length - 1).any() == ends_seen
+    assert len(found.train) / (count * length) >= min(1 - 1 / count, 0.95 - 100 / length) - 0.01
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError, unknown
+from dydiff_env.lock import sole_writer
 from dydiff_env.policies.draws import own_draws
 from dydiff_env.world.batches import Batches
 from dydiff_env.world.fit import claim, tensorboard_log
@@ -141,40 +143,41 @@ def fit_baseline(
         )
     config = preset_config(name, preset)
     partial = folder.with_name(f"{folder.name}.{name}.partial")
-    claim(partial, peers, overwrite, dataset=data.spec.fingerprint, config=config, seed=seed)
-    with own_draws(torch.device("cpu"), seed):  # initial weights
-        model = build(name, data.spec, config, home.horizon).to(device)
-    as_they_are = Normalizer(torch.zeros(data.spec.observation_size), torch.ones(data.spec.observation_size))
-    batches = Batches(data, as_they_are.to(device) if name == "synther" else home.normalizer, device)
-    some = torch.randint(
-        data.transitions, (min(MEASURED, data.transitions),), generator=torch.Generator().manual_seed(seed)
-    )
-    model.measure(batches, some)
-    training = model.config.training
+    with sole_writer(partial) if peers.main else nullcontext():
+        claim(partial, peers, overwrite, dataset=data.spec.fingerprint, config=config, seed=seed)
+        with own_draws(torch.device("cpu"), seed):  # initial weights
+            model = build(name, data.spec, config, home.horizon).to(device)
+        as_they_are = Normalizer(torch.zeros(data.spec.observation_size), torch.ones(data.spec.observation_size))
+        batches = Batches(data, as_they_are.to(device) if name == "synther" else home.normalizer, device)
+        some = torch.randint(
+            data.transitions, (min(MEASURED, data.transitions),), generator=torch.Generator().manual_seed(seed)
+        )
+        model.measure(batches, some)
+        training = model.config.training
 
-    def loss(generator: torch.Generator, _: int) -> Tensor:
-        rows = torch.randint(data.transitions, (peers.share(training.batch),), generator=generator)
-        return model.loss(batches, rows, generator)
+        def loss(generator: torch.Generator, _: int) -> Tensor:
+            rows = torch.randint(data.transitions, (peers.share(training.batch),), generator=generator)
+            return model.loss(batches, rows, generator)
 
-    done = train(
-        name,
-        model,
-        loss,
-        training,
-        seed=seed,
-        checkpoint=partial / "model.pt",
-        progress=progress and peers.main,
-        log=tensorboard_log(tensorboard if peers.main else None),
-    )
-    record = {
-        "dataset": {"id": data.spec.dataset_id, "fingerprint": data.spec.fingerprint},
-        "preset": preset,
-        "seed": seed,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "training": done,
-    }
-    if peers.main:
-        save(folder, name, model, record)
-        shutil.rmtree(partial)
+        done = train(
+            name,
+            model,
+            loss,
+            training,
+            seed=seed,
+            checkpoint=partial / "model.pt",
+            progress=progress and peers.main,
+            log=tensorboard_log(tensorboard if peers.main else None),
+        )
+        record = {
+            "dataset": {"id": data.spec.dataset_id, "fingerprint": data.spec.fingerprint},
+            "preset": preset,
+            "seed": seed,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "training": done,
+        }
+        if peers.main:
+            save(folder, name, model, record)
+            shutil.rmtree(partial)
     peers.wait()
     return record

@@ -50,6 +50,7 @@ def preset_config(name: str, preset: str) -> dict[str, Any]:
 def save(world: Path, name: str, model: Baseline, record: dict[str, Any]) -> None:
     """Put a trained baseline into a world's folder; its JSON comes last and says that it is whole."""
     weights, document = world / f"{name}.safetensors", world / f"{name}.json"
+    document.unlink(missing_ok=True)
     with replacing(weights) as partial:
         save_tensors(model.state_dict(), partial)
     facts = {

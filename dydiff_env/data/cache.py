@@ -13,7 +13,7 @@ import numpy as np
 from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec
 from dydiff_env.errors import DyDiffError
 
-LAYOUT = 1  # part of the key: a change of the files' layout makes old entries unfindable
+LAYOUT = 2  # part of the key: a change of the files' layout makes old entries unfindable
 
 
 def cache_root() -> Path:
@@ -55,8 +55,10 @@ def write_entry(entry: Path, dataset: Dataset) -> Dataset:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", getattr(dataset, name))
         (partial / "spec.json").write_text(dataset.spec.to_json())
-        shutil.rmtree(entry, ignore_errors=True)  # damaged, or another process was first
-        partial.rename(entry)
+        if read_entry(entry) is None:  # else another process was first, and may have mapped it by now
+            shutil.rmtree(entry, ignore_errors=True)  # damaged
+            partial.rename(entry)
     except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
+        pass
+    shutil.rmtree(partial, ignore_errors=True)
     return read_entry(entry) or dataset

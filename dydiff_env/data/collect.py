@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from dydiff_env.data.recorder import Act, record
 from dydiff_env.data.simulator import describe, make_env
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController
 from dydiff_env.errors import DyDiffError, unknown
+from dydiff_env.lock import sole_writer
 from dydiff_env.progress import progress_bar
+from dydiff_env.publish import check_name
 
 TIERS = ("random", "medium-replay", "medium", "medium-expert", "expert")
 MAZE_TASK = {"continuing_task": True, "reset_target": True}
@@ -83,6 +86,7 @@ class Destination:
             raise DyDiffError("Nothing says where the dataset goes.",
                               "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
         if self.out is not None:
+            check_name(self.out)
             return self.out.expanduser(), check_dataset_id(self.dataset_id or dataset_id_for(self.out))
         assert self.dataset_id is not None
         return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
@@ -98,7 +102,7 @@ def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
     env_json = str(spec.env_spec)
     noise = WaypointConfig.noise if config.noise is None else config.noise
     with_noise, without = (_waypoints(env_json, WaypointConfig(noise=level), config.seed) for level in (noise, 0.0))
-    with _Recording(destination, spec, config.steps) as recording:
+    with _recording(destination, spec, config.steps) as recording:
         _fill(recording, env_json, with_noise, config.steps, config, f"Recording {env_id}", progress)
         recording.scores = _score(env_json, _uniform(spec, config.seed), config), _score(env_json, without, config)
         return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise {noise:g}", config,
@@ -132,7 +136,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
             "Raise --train-steps, or leave it out.",
             usage=True,
         )
-    with _Recording(destination, spec, config.steps, with_policies=True) as recording:
+    with _recording(destination, spec, config.steps, with_policies=True) as recording:
         history = config.tier == "medium-replay"
         run = BehaviourRun(env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
                            recording.take if history else lambda episode: None)
@@ -177,7 +181,7 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
     act = policy(spec)
     if config.noise:
         act = _noisy(act, spec.action_space, config.noise, config.seed)
-    with _Recording(destination, spec, config.steps) as recording:
+    with _recording(destination, spec, config.steps) as recording:
         _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)
         facts = {"noise": config.noise or 0.0, "keep_goal": config.keep_goal}
         return recording.publish(name, f"{env_id}, {name}", config, facts)
@@ -231,6 +235,13 @@ def _fill(recording: _Recording, env_json: str, act: Act, steps: int, config: Co
     with progress_bar(title, steps, progress) as advance:
         for episode in record(env_json, act, steps=steps, num_envs=config.num_envs, seed=config.seed, advance=advance):
             recording.take(episode)
+
+
+@contextmanager
+def _recording(destination: Destination, *arguments: Any, **keywords: Any) -> Iterator[_Recording]:
+    """The only recording that goes to this place."""
+    with sole_writer(destination.resolve()[0]), _Recording(destination, *arguments, **keywords) as recording:
+        yield recording
 
 
 class _Recording:

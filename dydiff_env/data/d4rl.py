@@ -16,6 +16,7 @@ from dydiff_env.data.dataset import DatasetSpec, Episode, check_episode
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.simulator import describe
 from dydiff_env.errors import DyDiffError
+from dydiff_env.lock import sole_writer
 
 # Returns of a random policy and of an expert that D4RL normalises scores with.
 REFERENCE_SCORES = {
@@ -78,7 +79,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
             _check_layout(data, file)
             low, high = scores or _scores(file) or (None, None)
             spec = _spec(data, file, env, dataset_id, low, high)
-            with MinariWriter(path, spec, overwrite=overwrite) as writer:
+            with sole_writer(Path(path).expanduser()), MinariWriter(path, spec, overwrite=overwrite) as writer:
                 dropped, repeated, terminated, block, held = 0, 0, 0, list[Episode](), 0
                 for index, (episode, stated) in enumerate(episodes_of(data)):
                     dropped += not stated and not episode.terminated

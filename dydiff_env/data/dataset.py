@@ -69,6 +69,9 @@ class DatasetSpec:
         for name in ("env_spec", "dataset_id", "fingerprint"):
             if not isinstance(getattr(self, name), str | (NoneType if name == "env_spec" else str)):
                 raise TypeError(f"{name} is {getattr(self, name)!r}, not text")
+        for name in ("ref_min_score", "ref_max_score"):
+            if getattr(self, name) is not None:  # a NumPy number, maybe, which no JSON takes
+                object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("observation_space", "action_space"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
 
@@ -107,9 +110,6 @@ class DatasetSpec:
         try:
             fields = json.loads(text)
             spaces = {name: deserialize_space(fields.pop(name)) for name in ("observation_space", "action_space")}
-            for name in ("ref_min_score", "ref_max_score"):
-                if fields.get(name) is not None:
-                    fields[name] = float(fields[name])
             spec = DatasetSpec(**spaces, **fields)
             check_spaces(spec.observation_space, spec.action_space, "the file")
             return spec

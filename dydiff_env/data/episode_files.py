@@ -37,7 +37,8 @@ def write_hdf5(folder: Path, batches: Iterable[Dataset]) -> None:
         OSError: where the disk is too small; the file is then closed in order.
     """
     path, index = folder / "main_data.hdf5", 0
-    with h5py.File(path, "w", libver="latest", track_order=True) as file:
+    # Of HDF5's newer formats only what its release 1.8 reads: groups take few bytes, and whoever has an older h5py can open the file.
+    with h5py.File(path, "w", libver="v108", track_order=True) as file:
         for batch in batches:
             reserve(path, file.id.get_filesize(), _bytes(batch))
             for episode in _episodes(batch):

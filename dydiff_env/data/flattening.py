@@ -94,7 +94,7 @@ def flatten_batch(space: gym.Space, values: Any) -> np.ndarray:
         parts = [flatten_batch(part, values[key]) for key, part in space.spaces.items()]
         return np.concatenate(parts, axis=1)
     values = np.asarray(values)
-    return values.reshape(len(values), -1).astype(np.float32, copy=False)
+    return values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float32, copy=False)
 
 
 def flatten_one_or_many(space: gym.Space, observation: Any) -> tuple[np.ndarray, bool]:

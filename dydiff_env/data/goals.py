@@ -33,11 +33,14 @@ def one_goal_each(dataset: Dataset) -> Dataset:
     at = np.flatnonzero(changed)  # the last rows that show their goal
     if not len(at) or len(at) > OFTEN * dataset.transitions:
         return dataset
-    observations, rewards = np.array(dataset.observations, np.float32), dataset.rewards
+    observations, rewards, terminations = np.array(dataset.observations, np.float32), dataset.rewards, np.array(dataset.terminations)
     step = at - np.searchsorted(final, at)  # the transitions that start there
     led = ~np.isin(step, dataset.offsets)  # to which another transition has led
     late = led.any() and rewards[step[led]].mean() > rewards[step[led] - 1].mean()
-    if not late:  # what is reached at an episode's start was no goal
+    if not late:  # what is reached at an episode's start was no goal, or that of the episode before, which was cut there (Minari's mazes)
+        before = at[~led & (at > 0)]
+        cut = before[(observations[before] == observations[before - 1]).all(1)]
+        terminations[np.searchsorted(final, cut) - 1] = True
         observations[at[~led], columns] = goals[at[~led] + 1]
         at, step = at[led], step[led]
     # The row that reached a goal is there twice: once with the old goal, once with the next.
@@ -49,6 +52,7 @@ def one_goal_each(dataset: Dataset) -> Dataset:
     observations = np.delete(observations, (at + 2 + np.arange(len(at)))[nothing_follows], 0)
     ends = np.union1d(dataset.offsets[1:], reached)
     own = np.searchsorted(dataset.offsets[1:], ends)  # the episode each stretch is of
-    terminations = np.isin(ends, reached) | (dataset.terminations[own] & (ends == dataset.offsets[1:][own]))
+    terminations = np.isin(ends, reached) | (terminations[own] & (ends == dataset.offsets[1:][own]))
     offsets = np.concatenate([[0], ends]).astype(np.int64)
-    return replace(dataset, observations=observations, terminations=terminations, offsets=offsets)
+    spec = replace(dataset.spec, ref_min_score=None, ref_max_score=None)  # those are of whole episodes, with many goals
+    return replace(dataset, spec=spec, observations=observations, terminations=terminations, offsets=offsets)

@@ -82,7 +82,7 @@ def resolve_dataset(source: str | Path) -> Path:
                           "Give the folder that holds metadata.json, or a Minari id.")
     if folder.is_file():
         raise DyDiffError(f"{folder} is a file; a Minari dataset is a folder.",
-                          "`dydiff-env import-d4rl` makes one of a D4RL file; docs/your-own-dataset.md says how to make one of a table.")
+                          "`dydiff-env import-d4rl` makes one of a D4RL file, `dydiff-env import-table` one of a table.")
     near = difflib.get_close_matches(str(source), _registered_ids(), n=3, cutoff=0.5)
     raise DyDiffError(f"No dataset {str(source)!r}: neither a folder nor a Minari id.",
                       f"Did you mean {', '.join(near)}?" if near else
@@ -104,7 +104,9 @@ def _read(folder: Path, only: Iterable[int] | None = None) -> Dataset:
     try:
         low, high = (None if metadata.get(key) is None else float(metadata[key])
                      for key in ("ref_min_score", "ref_max_score"))
-        spec = DatasetSpec(observation_space, action_space, metadata.get("env_spec"), name,
+        # Some logs were made with a limit of their own, and say in which environment policies are to be judged.
+        environment = metadata.get("eval_env_spec") or metadata.get("env_spec")
+        spec = DatasetSpec(observation_space, action_space, environment, name,
                            ref_min_score=low, ref_max_score=high)
         if only is None and metadata.get("data_format", "hdf5") == "hdf5":
             episodes = _hdf5_episodes(folder, metadata, observation_space, action_space)
@@ -195,7 +197,11 @@ def _minari_episodes(folder: Path, only: Iterable[int] | None, observation_space
     # Minari opens every episode's file before it reads the first: go in blocks.
     for block in range(0, len(wanted), 256):
         indices = wanted[block : block + 256]
-        for index, episode in zip(indices, storage.get_episodes(indices), strict=True):
+        told = storage.get_episode_metadata(indices)
+        for index, episode, facts in zip(indices, storage.get_episodes(indices), told, strict=True):
+            if len(episode["rewards"]) != facts["total_steps"]:
+                raise DyDiffError(f"Episode {index} has {facts['total_steps']} steps, of which Minari reads {len(episode['rewards'])}.",
+                                  "It is longer than Minari can read from an Arrow file: store it as HDF5, or in shorter episodes.")
             yield index, Episode(
                 flatten_batch(observation_space, episode["observations"]),
                 flatten_batch(action_space, episode["actions"]),

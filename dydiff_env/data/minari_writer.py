@@ -22,7 +22,8 @@ from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.flattening import slashed
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
-from dydiff_env.publish import DATASET, check_free, publish
+from dydiff_env.lock import sole_writer
+from dydiff_env.publish import DATASET, check_free, check_name, publish
 
 
 class MinariWriter:
@@ -52,6 +53,7 @@ class MinariWriter:
             raise unknown("data format", data_format, FORMATS)
         self.data_format = data_format
         self.path, self.spec, self.resumable = Path(path).expanduser(), spec, resumable or resume
+        check_name(self.path)
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_dataset_id(spec.dataset_id)
         if data_format == "hdf5" and (key := slashed(spec.observation_space)):
@@ -189,7 +191,8 @@ class MinariWriter:
 
 def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False, **metadata: Any) -> Path:
     """Write a whole dataset as a Minari folder; ``metadata`` goes to ``MinariWriter.publish``."""
-    with MinariWriter(path, dataset.spec, overwrite=overwrite) as writer:
+    check_name(path := Path(path).expanduser())
+    with sole_writer(path), MinariWriter(path, dataset.spec, overwrite=overwrite) as writer:
         writer.append(dataset)
         return writer.publish(**metadata)
 
@@ -213,7 +216,13 @@ def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> P
     target = check_unused(dataset_id, overwrite)
     partial = target.with_name("data.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(path, partial)
+    try:
+        shutil.copytree(path, partial)
+    except (shutil.Error, OSError) as error:  # the former is a list of what went wrong
+        shutil.rmtree(partial, ignore_errors=True)
+        said = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
+        raise DyDiffError(f"{path} is written, but could not be copied to {target}: {said}.",
+                          "Make room there, or give it its id later: `dydiff-env mix --real PATH --dataset-id ID`.") from error
     metadata = json.loads((partial / "metadata.json").read_text())
     (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
     publish(partial, target)

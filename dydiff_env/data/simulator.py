@@ -24,7 +24,8 @@ from dydiff_env.errors import DyDiffError
 
 Wrapper = Callable[[gym.Env], gym.Env]
 
-ONLOOKERS = {"RecordEpisodeStatistics", "RecordVideo", "HumanRendering", "RenderCollection", "Monitor"}  # wrappers that change nothing
+ONLOOKERS = {"RecordEpisodeStatistics", "RecordVideo", "HumanRendering", "RenderCollection", "Monitor",
+             "EpisodeRecorder", "DataCollector"}  # wrappers that change nothing
 
 _seen: set[bytes] = set()
 
@@ -82,6 +83,8 @@ def environment_spec(text: str) -> EnvSpec:
         fields = {key: value for key, value in json.loads(text).items() if key in known}
         if not isinstance(fields.get("kwargs", {}), dict):
             raise TypeError("kwargs")
+        if isinstance(fields.get("max_episode_steps"), float):
+            fields["max_episode_steps"] = int(fields["max_episode_steps"])  # Minari's logs of D4RL's mazes have 1e6
         return EnvSpec.from_json(json.dumps(fields))
     except Exception as error:
         raise DyDiffError(f"The file's environment cannot be read ({type(error).__name__}).",

@@ -12,7 +12,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from dydiff_env.data.flattening import batch_of_one
 from dydiff_env.envs.dreams import Dreams
-from dydiff_env.envs.interface import flat_actions, flat_starts, structured
+from dydiff_env.envs.interface import flat_actions, flat_starts, one_of, structured
 from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.errors import DyDiffError, unknown
@@ -134,8 +134,7 @@ class DyDiffDreamEnv(gym.Env):
             self.__dict__.pop(name, None)
 
     def _observation(self, flat: np.ndarray) -> Any:
-        batch = structured(self.observation_space, flat)
-        return next(gym.vector.utils.iterate(gym.vector.utils.batch_space(self.observation_space, 1), batch))
+        return one_of(structured(self.observation_space, flat), 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -76,6 +76,7 @@ class Dreams:
         self.prepared = np.zeros(rows, bool)
         refined = policy is not None and (world.iterations if iterations is None else iterations) > 0
         self.trust = world.trust_in(policy) if refined and policy is not None else None
+        self.drawn = policy is not None and draws(world, policy, deterministic=True)
         if policy is not None:
             self.plans = Plans(rows, 2 * self.window, o, a)
             self.next_plans = Plans(rows, 2 * self.window, o, a)  # of the episodes to come
@@ -154,13 +155,16 @@ class Dreams:
         )
 
     def _planned(self, rows: np.ndarray) -> np.ndarray:
-        """The actions (n, A) that follow the plan; at a plan's end the policy's own, which its next window starts with."""
+        """The actions (n, A) that follow the plan; at a plan's end the policy's own, which its next window starts with.
+
+        A policy that draws whatever it is told would draw another then: there no action follows.
+        """
         at = np.minimum(self.position[rows], self.plans.actions.shape[1] - 1)
         planned = self.plans.actions[rows, at]
         if (over := self.position[rows] >= self.plans.length[rows]).any():
             assert self.policy is not None
             present = torch.as_tensor(self.current[rows[over]], device=self.world.device)
-            planned[over] = self.policy.act(present).cpu().numpy()
+            planned[over] = np.inf if self.drawn else self.policy.act(present).cpu().numpy()
         return planned
 
     def _replan(self, rows: np.ndarray, actions: np.ndarray) -> None:
@@ -222,10 +226,7 @@ class Dreams:
     def _first_steps(self) -> int:
         """How many steps a deviation imagines at first: one patch, or 0 for the whole window."""
         preset = self.world.preset
-        if not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
-            return 0
-        assert self.policy is not None
-        if draws(self.world, self.policy, deterministic=True):
+        if self.drawn or not isinstance(preset.network, TransformerConfig) or preset.sampler.steps > 1:
             return 0
         return min(preset.network.patch, self.window)
 

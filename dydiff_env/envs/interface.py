@@ -28,13 +28,16 @@ def flat_actions(space: gym.Space, actions: Any, rows: int) -> np.ndarray:
             f"The action {actions!r} is not an array of numbers, but the space is {space}."
         ) from error
     if array.shape != (rows, *space.shape):
-        raise InvalidAction(f"The action has shape {array.shape[1:]}, but the action space is {space.shape}.")
+        one = rows == 1 and array.shape[:1] == (1,)
+        found, wanted = (array.shape[1:], space.shape) if one else (array.shape, (rows, *space.shape))
+        raise InvalidAction(f"The action{'' if one else 's'} {'has' if one else 'have'} shape {found}, but {wanted} is needed.")
     if not np.isfinite(array).all():
         raise InvalidAction("The action holds NaN or infinity.")
     low, high = (side + way * ROUNDING * np.maximum(1, np.abs(side)) for side, way in ((space.low, -1), (space.high, 1)))
-    if (array < low).any() or (array > high).any():
+    if (outside := (array < low) | (array > high)).any():
+        at = tuple(np.argwhere(outside)[0])
         raise InvalidAction(
-            f"The action lies outside the action space [{space.low.min()}, {space.high.max()}]; clip it first."
+            f"An action holds {array[at]:g} where the space goes from {space.low[at[1:]]:g} to {space.high[at[1:]]:g}; clip it first."
         )
     return np.clip(array, space.low, space.high).astype(np.float32).reshape(rows, -1)
 
@@ -57,6 +60,11 @@ def flat_starts(space: gym.Space, observations: Any, rows: int) -> np.ndarray:
             f"Pass finite numbers, flat shape {(rows, gym.spaces.flatdim(space))}.",
         )
     return flat
+
+
+def one_of(batch: Any, index: int) -> Any:
+    """One value of a batch of arrays, or of a (nested) dict of such."""
+    return {key: one_of(part, index) for key, part in batch.items()} if isinstance(batch, dict) else batch[index]
 
 
 def structured(space: gym.Space, flat: np.ndarray) -> Any:

@@ -27,7 +27,6 @@ class DreamVecEnv(VecEnv):
     def __init__(self, num_envs: int, penalty: float = 0.0, **options: Any) -> None:
         self.dreams = DyDiffDreamVectorEnv(num_envs, **options, autoreset_mode=AutoresetMode.SAME_STEP)
         self.penalty = penalty
-        self.render_mode = self.dreams.render_mode
         super().__init__(num_envs, self.dreams.single_observation_space, self.dreams.single_action_space)
         self._actions = np.zeros((num_envs, *(self.dreams.single_action_space.shape or ())))
 

@@ -11,13 +11,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_space
 
 from dydiff_env.envs.dream import check_start, make_dreams, require_open
 from dydiff_env.envs.dreams import Steps
-from dydiff_env.envs.interface import flat_actions, flat_starts, structured
+from dydiff_env.envs.interface import flat_actions, flat_starts, one_of, structured
 from dydiff_env.envs.rendering import Renderer, make_renderer, overlay
 from dydiff_env.envs.worlds import find_world
+from dydiff_env.errors import unknown
 from dydiff_env.world.world import World
 
 NO_STEPS = Steps(
@@ -35,6 +36,7 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         num_envs: how many.
         world, policy, horizon, iterations, start, render_mode, device: as in the single environment.
         autoreset_mode: Gymnasium's: "NextStep", "SameStep" or "Disabled", or the enumeration.
+        max_episode_steps: Gymnasium's limit; an episode is as long as the smaller of this and ``horizon``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -50,12 +52,17 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         render_mode: str | None = None,
         device: str = "cpu",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
     ) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise unknown("render mode", render_mode, self.metadata["render_modes"])
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.world = find_world(world, device, policy)
         self.start = check_start(start)
+        if max_episode_steps is not None:
+            horizon = min(max_episode_steps, self.world.horizon if horizon is None else horizon)
         self.dreams = make_dreams(self.world, policy, num_envs, horizon, iterations)
         self.single_observation_space = deepcopy(self.world.spec.observation_space)  # its own: a space holds a generator
         self.single_action_space = deepcopy(self.world.spec.action_space)
@@ -179,10 +186,8 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
         over[rows] = True
         final = structured(self.single_observation_space, self.dreams.current[rows])
         observations = np.full(self.num_envs, None, dtype=object)
-        for row, value in zip(
-            rows, iterate(batch_space(self.single_observation_space, len(rows)), final), strict=True
-        ):
-            observations[row] = value
+        for i, row in enumerate(rows):
+            observations[row] = one_of(final, i)
         last = {
             key: np.where(over, value, np.zeros_like(value)) for key, value in infos.items() if key[0] != "_"
         }
@@ -241,7 +246,8 @@ class DyDiffDreamVectorEnv(gym.vector.VectorEnv):
             if seed[row] is not None:
                 self._generators[row] = gym.utils.seeding.np_random(seed[row])[0]
                 self.dreams.prepared[row] = False
-        self.dreams.reseed(next((one for one in seed if one is not None), 0))
+        if given := [seed[row] for row in rows if seed[row] is not None]:
+            self.dreams.reseed(given[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_renderers": []}

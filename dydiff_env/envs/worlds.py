@@ -38,7 +38,7 @@ def find_world(world: World | str | Path | None, device: str = "cpu", policy: ob
         named = str(policy) if isinstance(policy, str | Path) else None
         loaded = getattr(policy, "world", None)  # what its checkpoint named
         agent = Trained(loaded, None) if isinstance(loaded, str) else trained(named)
-        world = world_set_up(named, agent) or embedded.WORLD
+        world = world_set_up(agent) or embedded.WORLD
     return World.load(world, device=device)
 
 
@@ -51,7 +51,7 @@ def world_folder(policy: str | None, world: Path | None = None) -> Path:
     if world is not None:
         return world
     agent = trained(policy)
-    found = world_set_up(policy, agent)
+    found = world_set_up(agent)
     if found is not None:
         return found
     if agent is not None and agent.spec is not None and embedded.suits(agent.spec):
@@ -64,14 +64,12 @@ def world_folder(policy: str | None, world: Path | None = None) -> Path:
     )
 
 
-def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
-    """The embedded world for the policy called ``demo``; else the one a checkpoint names, ``$DYDIFF_ENV_WORLD`` or ``./world``.
+def world_set_up(agent: Trained | None) -> Path | None:
+    """The world that a checkpoint names, else ``$DYDIFF_ENV_WORLD`` or ``./world``.
 
     Raises:
         DyDiffError: where the variable names no folder.
     """
-    if _demo(policy):
-        return embedded.WORLD
     own = Path(agent.world).expanduser() if agent is not None and agent.world else None
     if own is not None and (own / "world.json").is_file():
         return own
@@ -85,19 +83,17 @@ def world_set_up(policy: str | None, agent: Trained | None) -> Path | None:
 
 
 def trained(policy: str | None) -> Trained | None:
-    """The world and spec that an agent checkpoint of ours names, if this is one.
+    """The world and spec that an agent checkpoint of ours names, if this is one, or the policy that ships with the package.
 
     Raises:
         DyDiffError: where the file is missing or damaged.
     """
-    if policy is None or _demo(policy) or policy in ("random", "behavior"):
+    if policy is None or policy in ("random", "behavior"):
         return None
     path = Path(policy).expanduser()
+    if policy == embedded.NAME and not path.is_file():
+        return Trained(str(embedded.WORLD), embedded.spec())
     if (":" in policy and not path.is_file()) or file_kind(path) != "agent":
         return None
     checkpoint = read_checkpoint(path)
     return Trained(checkpoint.get("world"), DatasetSpec.from_json(checkpoint["spec"]))
-
-
-def _demo(policy: str | None) -> bool:
-    return policy == embedded.NAME and not Path(embedded.NAME).is_file()

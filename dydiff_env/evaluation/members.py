@@ -18,7 +18,7 @@ from dydiff_env.evaluation.ope import episode_limit, rank_correlation
 from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
-from dydiff_env.world.acting import acts, draws, one_by_one, together
+from dydiff_env.world.acting import Acting, draws
 from dydiff_env.world.rollout import BOUND
 from dydiff_env.world.world import World
 
@@ -57,12 +57,7 @@ def returns_by_member(
     models, within = world.models, world.normalizer.within
     members = models.dynamics.config.members
     each, generator = models.dynamics.only(range(members)), torch.Generator(world.device).manual_seed(stream(seed, 0))
-    seeded = draws(world, policy, deterministic)
-
-    def act_alike(t: int, states: torch.Tensor) -> torch.Tensor:
-        return acts(world, policy, states, deterministic, stream(seed, 1, t) if seeded else None)
-
-    act = one_by_one(act_alike) if seeded else together(act_alike)
+    acting = Acting(world, policy, deterministic, stream(seed, 1) if draws(world, policy, deterministic) else None)
     starts = torch.from_numpy(world.sample_starts(episodes, seed=seed, kind="initial")).to(world.device)
     states = world.normalizer.normalize(starts).expand(members, -1, -1)
     memory = states.new_zeros(members, episodes, each.memory_size)
@@ -70,7 +65,7 @@ def returns_by_member(
     rows = torch.arange(episodes, device=world.device)  # the starts from which a member still lives
     with fast_products(world.device), own_draws(world.device):
         for t in range(episode_limit(world) if horizon is None else horizon):
-            actions = act(t, states)
+            actions = acting.each(t, states)
             if noise:
                 drawn = torch.randn(actions.shape[1:], generator=generator, device=world.device)
                 actions = (actions + noise * (world.high - world.low) / 2 * drawn).clamp(world.low, world.high)

@@ -24,8 +24,8 @@ class Agreement:
 
     Args:
         spearman: rank correlation, 1 where the dream orders the policies as reality does.
-        regret: what is lost by taking the policy the dream ranks first, as a share of the real range (regret@1).
-        mean_absolute_error: of the mean returns, as a share of the real range.
+        regret: what is lost by taking the policy the dream ranks first, as a share of the real range (regret@1); NaN where that is 0.
+        mean_absolute_error: of the mean returns, as a share of the real range; NaN where that is 0.
         real_range: best minus worst real return.
     """
 
@@ -113,7 +113,7 @@ def agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes]) -> A
     ours = np.array([dreamt[name].returns.mean() for name in dreamt])
     theirs = np.array([real[name].returns.mean() for name in dreamt])
     width = float(np.ptp(theirs))
-    scale = width or 1.0
+    scale = width or np.nan  # a share of nothing
     return Agreement(
         spearman=rank_correlation(ours, theirs),
         regret=float(theirs.max() - theirs[ours.argmax()]) / scale,
@@ -158,7 +158,7 @@ def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes],
     middle = float(np.mean([found.returns.mean() for found in real.values()]))
     axes.axline((middle, middle), slope=1, color="0.6", linestyle="--", zorder=0)
     found = agreement(dreamt, real) if len(dreamt) > 1 else None
-    title = "" if found is None else f"rank correlation {found.spearman:.2f}, regret@1 {found.regret:.2f}"
+    title = "" if found is None or not found.real_range else f"rank correlation {found.spearman:.2f}, regret@1 {found.regret:.2f}"
     axes.set(xlabel="return in the real environment", ylabel="return in the dream", title=title)
     axes.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150)

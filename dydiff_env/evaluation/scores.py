@@ -76,21 +76,12 @@ def environment_of(spec: DatasetSpec) -> EnvSpec:
     return environment_spec(spec.env_spec)
 
 
-def time_limit(env: str | EnvSpec) -> int:
-    """How long an episode may be.
+def check_environment(env: str | EnvSpec, spec: DatasetSpec, horizon: int | None = None) -> int:
+    """How long an episode may be for what acts in the spaces of ``spec``: ``horizon``, else the environment's own limit.
 
     Raises:
-        DyDiffError: where the environment cannot be made, or has no limit.
-    """
-    with closing(make_env(env)) as made:
-        return _limit(made.spec, env)
-
-
-def check_fits(env: str | EnvSpec, spec: DatasetSpec) -> None:
-    """Make sure that what acts in the spaces of ``spec`` can act in an environment.
-
-    Raises:
-        DyDiffError: where the environment cannot be made, or its observations or actions are of other sizes.
+        DyDiffError: where the environment cannot be made, its observations or actions are of other sizes, or it has no limit and none is
+            given.
     """
     with closing(make_env(env)) as made:
         sizes = gym.spaces.flatdim(made.observation_space), gym.spaces.flatdim(made.action_space)
@@ -100,6 +91,7 @@ def check_fits(env: str | EnvSpec, spec: DatasetSpec) -> None:
             "Name an environment with the data's own spaces.",
             usage=True,
         )
+    return _limit(made.spec, env) if horizon is None else horizon
 
 
 def _limit(made: EnvSpec | None, env: str | EnvSpec) -> int:

@@ -18,18 +18,23 @@ UPDATES, BATCH, HIDDEN = 5_000, 256, 256
 
 
 class BehaviorPolicy(nn.Module):
-    """A Gaussian over actions, its mean a network of the observation, fitted by likelihood.
+    """A Gaussian over actions, its mean a network of the observation, fitted by likelihood; standardised inside, whatever the units.
 
     Args:
         observations: (T, O), to normalise by.
-        action_size: A.
+        actions: (T, A), as well.
     """
 
     mean: Tensor
     std: Tensor
+    centre: Tensor
+    scale: Tensor
 
-    def __init__(self, observations: np.ndarray, action_size: int) -> None:
+    def __init__(self, observations: np.ndarray, actions: np.ndarray) -> None:
         super().__init__()
+        action_size, scale = actions.shape[1], actions.std(0, dtype=np.float64)
+        self.register_buffer("centre", torch.as_tensor(np.float32(actions.mean(0, dtype=np.float64))))
+        self.register_buffer("scale", torch.as_tensor(np.float32(np.where(scale > 0, scale, 1.0))))
         self.register_buffer("mean", torch.as_tensor(np.float32(observations.mean(0, dtype=np.float64))))
         self.register_buffer("std", torch.as_tensor(np.float32(observations.std(0, dtype=np.float64) + 1e-3)))
         self.network = nn.Sequential(
@@ -39,16 +44,18 @@ class BehaviorPolicy(nn.Module):
             nn.ReLU(),
             nn.Linear(HIDDEN, action_size),
         )
-        self.log_std = nn.Parameter(torch.zeros(action_size))
+        self.log_std = nn.Parameter(torch.zeros(action_size))  # standardised
 
     def forward(self, observations: Tensor) -> Tensor:
-        """The mean action (B, A)."""
+        """The mean action (B, A), standardised."""
         return self.network((observations - self.mean) / self.std)
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """The mean action, or a sample around it."""
         actions = self(observations.to(self.mean.device))
-        return actions if deterministic else actions + self.log_std.exp() * torch.randn_like(actions)
+        if not deterministic:
+            actions = actions + self.log_std.exp() * torch.randn_like(actions)
+        return self.centre + self.scale * actions
 
 
 def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = UPDATES) -> BehaviorPolicy:
@@ -56,12 +63,13 @@ def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = U
     with own_draws(torch.device(device), seed):
         data = dataset.flat()
         observations, actions = np.asarray(data.observations), np.asarray(data.actions)
-        policy = BehaviorPolicy(observations, actions.shape[1]).to(device)
-        optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3, fused=True)
+        policy = BehaviorPolicy(observations, actions).to(device)
+        optimizer = torch.optim.Adam(policy.network.parameters(), lr=1e-3, fused=True)
+        optimizer.add_param_group({"params": [policy.log_std], "lr": 1e-2})  # it may have far to go
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
         for _ in range(updates):
             rows = torch.randint(len(actions), (BATCH,)).numpy()
-            target = torch.as_tensor(actions[rows], device=device)
+            target = (torch.as_tensor(actions[rows], device=device) - policy.centre) / policy.scale
             error = (
                 target - policy(torch.as_tensor(observations[rows], device=device))
             ) / policy.log_std.exp()

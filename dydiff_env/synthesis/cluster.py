@@ -82,7 +82,7 @@ def in_order_on_ray(
     except ray.exceptions.RayError as error:
         raise DyDiffError(
             f"A round was lost {RETRIES + 1} times on the cluster ({type(error).__name__}).",
-            "Memory may be short: give a smaller --batch or fewer --workers, then --resume.",
+            "Memory may be short: --resume with fewer --workers (a smaller --batch makes other data: begin anew).",
         ) from error
     finally:
         if ours:

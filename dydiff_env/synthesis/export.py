@@ -21,21 +21,21 @@ from dydiff_env.data.minari_writer import (
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.lock import sole_writer
 from dydiff_env.progress import announce, progress_bar
+from dydiff_env.publish import check_name
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count, share_kept
-from dydiff_env.synthesis.methods import get_method
+from dydiff_env.synthesis.methods import Dreamer, get_method
 from dydiff_env.synthesis.provenance import (
     algorithm,
     check_same,
     description,
-    facts,
     finished_rounds,
     totals,
     versions,
 )
 from dydiff_env.synthesis.rounds import RoundOptions
-from dydiff_env.synthesis.workers import Round, Sources, in_order
+from dydiff_env.synthesis.workers import Round, Sources, facts, in_order
 from dydiff_env.world.world import World
 
 
@@ -129,6 +129,8 @@ def export(
         check_dataset_id(dataset_id)
     sources = Sources(world, policy, method, {"trust": trust, "vecnormalize": vecnormalize}, device)
     opened = sources.open()
+    if policy == "behavior":
+        sources = replace(sources, policy=opened.policy)  # one clone for all: each worker would train its own
     world = opened.world
     filter = chosen.filter if filter is None else filter
     keep = share_kept(filter, keep)
@@ -161,6 +163,7 @@ def export(
         "resumable": True,
         "data_format": data_format,
     }
+    check_name(out)
     with sole_writer(out):
         rounds = finished_rounds(out, recipe) if resume else None
         fresh = 0
@@ -172,15 +175,15 @@ def export(
                 try:
                     batches = options.batches()
                     missing = range(writer.parts, len(batches))
-                    if progress and opened.policy is not None:
-                        taking = dream_seconds(
-                            opened.world, opened.policy, options, (batches[index] for index in missing)
-                        )
+                    if engine == "ray" and isinstance(opened.synthesizer, Dreamer) and options.iterations:
+                        opened.synthesizer.trust  # noqa: B018 - now, and once: each task on the cluster would ask anew
+                    if progress and isinstance(opened.synthesizer, Dreamer):
+                        taking = dream_seconds(opened.synthesizer, options, (batches[index] for index in missing))
                         announce("dreaming", taking / min(workers, max(1, len(missing))))
                     made = (
                         in_order_on_ray(opened.synthesizer, options, missing, workers, address, device)
                         if engine == "ray"
-                        else in_order(sources, opened.synthesizer, options, missing, workers)
+                        else in_order(sources, opened, options, missing, workers)
                     )
                     _write(writer, made, options, recipe, progress)
                     rounds = [note["statistics"] for note in writer.notes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from dydiff_env.baselines.synther import SynthER
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import unknown
 from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.policies.draws import stream
 from dydiff_env.world.trust import Trust
 from dydiff_env.world.world import World
 
@@ -85,24 +87,24 @@ class Dreamer:
     world: World
     policy: BoundedPolicy
 
-    def __post_init__(self) -> None:
-        self._trust: Trust | float | None = None  # asked for when a round first refines
+    @cached_property
+    def trust(self) -> Trust:
+        """How far corrections of this policy's rollouts are believed; asked for once, when a round first refines."""
+        return self.world.trust_in(self.policy)
 
     def synthesize(self, count: int, options: RoundOptions, seeds: tuple[int, int]) -> Draft:
         """As the protocol says."""
         starts = self.world.sample_starts(count, seed=seeds[0], kind=options.start)
-        iterations = self.world.iterations if options.iterations is None else options.iterations
-        if self._trust is None and iterations:
-            self._trust = self.world.trust_in(self.policy)
+        trust = self.trust if options.iterations else None
         proposed, clipped = self.policy.proposed, self.policy.clipped
         rollouts = self.world.dream(
             self.policy,
             starts,
             options.horizon,
-            iterations,
+            options.iterations,
             deterministic=options.deterministic,
             seed=seeds[1],
-            trust=self._trust,
+            trust=trust,
             before=self.world.sample_before(count, seed=seeds[0], kind=options.start),
         )
         return Draft(rollouts, self.policy.proposed - proposed, self.policy.clipped - clipped)
@@ -144,8 +146,10 @@ class TrajectorySampler:
         starts = world.sample_starts(count, seed=seeds[0], kind=options.start)
         begin = world.normalizer.normalize(torch.from_numpy(starts).to(world.device))
         states, actions, clipped = self.model.draw(begin, horizon, seeds[1])
-        over = world.models.termination.terminal(states[:, 1:])  # (B, L)
-        rewards = world.models.reward(states[:, :-1], actions, states[:, 1:], over)
+        fate = torch.rand(count, 1, generator=torch.Generator().manual_seed(stream(seeds[1], 1))).to(states.device)
+        over = world.models.termination.outlived(states[:, 1:]).cumprod(1) <= fate  # (B, L); where a border tells ends, 0 or 1 is outlived
+        shown = world.normalizer.within(states)
+        rewards = world.models.reward(shown[:, :-1], actions, shown[:, 1:], over)
         ended = over.any(1)
         lengths = torch.where(ended, over.float().argmax(1) + 1, horizon)
         observations = world.normalizer.denormalize(states)

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
+from dydiff_env.data.episode_files import reserve
 from dydiff_env.data.minari_io import load_dataset, resolve_dataset
 from dydiff_env.data.minari_writer import (
     MinariWriter,
@@ -79,7 +80,7 @@ def mix(
     ]
     spec = replace(datasets[0].spec, dataset_id=dataset_id or dataset_id_for(out))
     with sole_writer(out):
-        staged = out.with_name(out.name + ".mixing")
+        staged = out.with_name(out.name + ".mixed.partial")
         shutil.rmtree(staged, ignore_errors=True)
         try:
             with MinariWriter(staged, spec, overwrite=True) as writer:
@@ -89,7 +90,7 @@ def mix(
                     description="Real and synthetic episodes; infos/source tells them apart.",
                     provenance={"kind": "mix", "sources": named},
                 )
-            _note_sources(staged / "main_data.hdf5", [len(dataset) for dataset in datasets])
+            _note_sources(staged / "main_data.hdf5", [len(dataset) for dataset in datasets], total)
             publish(staged, out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -98,8 +99,9 @@ def mix(
     return {"trajectories": writer.trajectories, "transitions": total, "sources": named, "out": str(out)}
 
 
-def _note_sources(path: Path, counts: Sequence[int]) -> None:
+def _note_sources(path: Path, counts: Sequence[int], transitions: int) -> None:
     """Give each episode its `infos/source`, a number a row of its observations."""
+    reserve(path, path.stat().st_size, 4096 * sum(counts) + transitions)  # HDF5 does not survive a full disk
     with h5py.File(path, "r+") as file:
         for episode, source in enumerate(np.repeat(np.arange(len(counts)), counts)):
             group = file[f"episode_{episode}"]

@@ -12,24 +12,6 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.synthesis.methods import get_method
 from dydiff_env.synthesis.rounds import RoundOptions
 from dydiff_env.synthesis.workers import Opened
-from dydiff_env.world.identity import weights_fingerprint, world_fingerprint
-
-
-def facts(opened: Opened) -> dict[str, Any]:
-    """Which world, and which policy or baseline, by fingerprint."""
-    world, policy, model = opened.world, opened.policy, opened.model
-    known: dict[str, Any] = {
-        "world": {
-            "fingerprint": world_fingerprint(world),
-            "dataset_id": world.spec.dataset_id,
-            "dataset_fingerprint": world.spec.fingerprint,
-        }
-    }
-    if policy is not None:
-        known["policy"] = {"kind": policy.kind, "fingerprint": policy.fingerprint}
-    if model is not None:
-        known["model"] = {"kind": type(model).__name__, "fingerprint": weights_fingerprint(model)}
-    return known
 
 
 def algorithm(options: RoundOptions) -> str:

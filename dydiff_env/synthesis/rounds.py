@@ -70,6 +70,8 @@ class RoundOptions:
                 "Leave --iterations out, or use --method dydiff.",
                 usage=True,
             )
+        if method.model is not None and self.max_uncertainty is not None:
+            raise DyDiffError(f"Rollouts of {self.method} have no uncertainties.", "Leave --max-uncertainty out.", usage=True)
         if self.method == "synther" and self.filter != "none":
             raise DyDiffError(
                 f"--filter is {self.filter!r}, but SynthER keeps every transition.",

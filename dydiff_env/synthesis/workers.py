@@ -49,6 +49,23 @@ class Opened(NamedTuple):
     model: baselines.Baseline | None  # where they are a baseline's
 
 
+def facts(opened: Opened) -> dict[str, Any]:
+    """Which world, and which policy or baseline, by fingerprint."""
+    world, policy, model = opened.world, opened.policy, opened.model
+    known: dict[str, Any] = {
+        "world": {
+            "fingerprint": world_fingerprint(world),
+            "dataset_id": world.spec.dataset_id,
+            "dataset_fingerprint": world.spec.fingerprint,
+        }
+    }
+    if policy is not None:
+        known["policy"] = {"kind": policy.kind, "fingerprint": policy.fingerprint}
+    if model is not None:
+        known["model"] = {"kind": type(model).__name__, "fingerprint": weights_fingerprint(model)}
+    return known
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where a worker finds the world and the policy: paths, or objects that pickle.
@@ -102,20 +119,21 @@ class Sources:
 
 def in_order(
     sources: Sources,
-    synthesizer: Synthesizer,
+    opened: Opened,
     options: RoundOptions,
     indices: Sequence[int],
     workers: int,
 ) -> Iterator[Round]:
     """The rounds `indices`, one after another; a pool is at most two rounds a worker ahead of the reader."""
-    if workers == 1 or len(indices) < 2:
+    workers = min(workers, len(indices))
+    if workers <= 1:
         for index in indices:
-            yield run_round(synthesizer, options, index)
+            yield run_round(opened.synthesizer, options, index)
         return
     waiting, losses = deque(indices), 0
     while waiting:
         try:
-            for result in _pool(sources, _made_of(synthesizer), options, tuple(waiting), workers):
+            for result in _pool(sources, facts(opened), options, tuple(waiting), workers):
                 waiting.popleft()
                 yield result
         except BrokenProcessPool:
@@ -123,13 +141,13 @@ def in_order(
             if losses > LOSSES_BORNE:
                 raise DyDiffError(
                     f"A worker died {losses} times, last in or after round {waiting[0]}.",
-                    "Memory may be short: give fewer --workers or a smaller --batch, then --resume. A script of your own needs "
-                    "`if __name__ == \"__main__\":`, and a policy that lies in a file.",
+                    "Memory may be short: --resume with fewer --workers (a smaller --batch makes other data: begin anew). "
+                    "A script of your own needs `if __name__ == \"__main__\":`, and a policy that lies in a file.",
                 ) from None
 
 
 def _pool(
-    sources: Sources, made_of: Ingredients, options: RoundOptions, indices: Sequence[int], workers: int
+    sources: Sources, made_of: dict[str, Any], options: RoundOptions, indices: Sequence[int], workers: int
 ) -> Iterator[Round]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     pending: deque[Future[Round]] = deque()
@@ -150,16 +168,8 @@ def _pool(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Ingredients(NamedTuple):
-    """Fingerprints of what the rounds are made of; empty where there is none."""
-
-    world: str
-    policy: str
-    model: str
-
-
-_synthesizer: Synthesizer | None = None  # of this worker process, filled once by _prepare, as the next
-_ingredients: Ingredients | None = None
+_opened: Opened | None = None  # of this worker process, filled once by _prepare, as the next
+_facts: dict[str, Any] = {}
 
 
 @contextmanager
@@ -168,7 +178,7 @@ def _in_a_file(sources: Sources) -> Iterator[str]:
         file = Path(folder) / "sources"
         try:
             file.write_bytes(pickle.dumps(sources))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except (pickle.PickleError, AttributeError, TypeError) as error:
             raise DyDiffError(
                 f"The policy or the world cannot be sent to other processes ({str(error).splitlines()[0][:120]}).",
                 "Give one worker, or a policy that lies in a file, and a rule of termination that a module names.",
@@ -178,25 +188,19 @@ def _in_a_file(sources: Sources) -> Iterator[str]:
 
 
 def _prepare(file: str, threads: int) -> None:
-    global _synthesizer, _ingredients
+    global _opened, _facts
     die_with_parent()
     torch.set_num_threads(threads)
-    _synthesizer = pickle.loads(Path(file).read_bytes()).open().synthesizer
-    _ingredients = _made_of(_synthesizer)
+    _opened = pickle.loads(Path(file).read_bytes()).open()
+    _facts = facts(_opened)
 
 
-def _made_of(synthesizer: Synthesizer) -> Ingredients:
-    policy = synthesizer.policy.fingerprint if isinstance(synthesizer, Dreamer) else ""
-    model = "" if isinstance(synthesizer, Dreamer) else weights_fingerprint(synthesizer.model)  # type: ignore[attr-defined]
-    return Ingredients(world_fingerprint(synthesizer.world), policy, model)  # type: ignore[attr-defined]
-
-
-def _run(made_of: Ingredients, options: RoundOptions, index: int) -> Round:
-    assert _synthesizer is not None and _ingredients is not None
-    for name, now, then in zip(Ingredients._fields, _ingredients, made_of, strict=True):
-        if now != then:
+def _run(made_of: dict[str, Any], options: RoundOptions, index: int) -> Round:
+    assert _opened is not None
+    for name, then in made_of.items():
+        if _facts[name] != then:
             raise DyDiffError(
                 f"The {name}'s file has changed since the export began.",
                 f"Export from a copy that nothing writes to; the rounds that are finished are of the {name} as it was.",
             )
-    return run_round(_synthesizer, options, index)
+    return run_round(_opened.synthesizer, options, index)

@@ -23,13 +23,14 @@ class Split(NamedTuple):
 
 
 def split(dataset: Dataset, horizon: int, share: float = 0.05, seed: int = 0) -> Split:
-    """Hold out whole episodes; where there are few, the last part of each that is long enough, one horizon apart."""
+    """Hold out whole episodes; where these are so few that it costs less, the last part of each that is long enough, one horizon apart."""
     index = np.arange(dataset.transitions)
     episode = np.repeat(np.arange(len(dataset)), dataset.lengths)
     cut = dataset.offsets[1:] - np.ceil(share * dataset.lengths).astype(np.int64)
     middle = dataset.offsets[:-1] + dataset.lengths // 2
     long = cut - horizon >= middle
-    if len(dataset) >= MANY or (len(dataset) > 2 and not long.any() and dataset.lengths.max() > 1):
+    spared = 1 / len(dataset) <= share + horizon / dataset.lengths.mean()  # an episode, against the last part of each and what leads there
+    if len(dataset) >= MANY or (len(dataset) > 2 and dataset.lengths.max() > 1 and (spared or not long.any())):
         order = np.random.default_rng(seed).permutation(len(dataset))
         held = np.zeros(len(dataset), bool)
         held[order[: max(1, round(share * len(dataset)))]] = True

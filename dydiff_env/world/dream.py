@@ -11,7 +11,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.policy import Policy
 from dydiff_env.products import fast_products
-from dydiff_env.world.acting import acts, draws, one_by_one, repeats, together
+from dydiff_env.world.acting import Acting, draws, repeats
 from dydiff_env.world.networks import in_blocks
 from dydiff_env.world.nudge import nudger
 from dydiff_env.world.refine import ahead, in_place, refine
@@ -97,17 +97,13 @@ def dream(
             end = min(begin + world.horizon, horizon)
             if begin:
                 memory = world.models.dynamics.recall(along[rows, begin - 1], actions[rows, begin - 1], along[rows, begin])
+            draws_from = stream(seed, ACTIONS, begin) if seeded else None
             window = _window(
-                world,
-                policy,
+                Acting(world, policy, deterministic, draws_from, first if begin == 0 else None),
                 along[rows, begin],
                 memory,
                 end - begin,
                 iterations,
-                deterministic,
-                seeded,
-                stream(seed, ACTIONS, begin),
-                first if begin == 0 else None,
                 generator,
                 trust if isinstance(trust, Trust) else Trust(1.0 if trust is None else trust),
                 torch.full_like(further[rows], end - begin) if end < horizon else further[rows] - begin,
@@ -128,18 +124,16 @@ def trust_in(world: World, policy: Policy) -> Trust:
     starts = world.normalizer.normalize(torch.from_numpy(world.sample_starts(STARTS)).to(world.device))
     memory = _recalled(world, world.sample_before(STARTS), starts)
 
-    def act(t: int, at: Tensor) -> Tensor:  # seeded, so that a policy that draws draws alike in every rollout
-        return acts(world, policy, at, True, stream(0, ACTIONS, t))
-
+    acting = Acting(world, policy, seed=stream(0, ACTIONS))  # seeded, so that a policy that draws draws alike in every rollout
     dynamics, ends, length = world.models.dynamics, world.models.termination, world.horizon
     members, found = range(dynamics.config.members), []
     with fast_products(world.device), own_draws(world.device):
-        alone = list(apart(dynamics.only(members), ends, one_by_one(act), starts, length, memory))
+        alone = list(apart(dynamics.only(members), ends, acting.each, starts, length, memory))
         lives = torch.stack([ends.outlived(states) for states, _ in alone]).cumprod(0)  # at every step, as the anchor's
         for m in members:
             others = [n for n in members if n != m]
             if rest := [n for n in dynamics.elites.tolist() if n != m]:
-                anchor = rollout(dynamics.only(rest), ends, act, starts, length, memory)
+                anchor = rollout(dynamics.only(rest), ends, acting, starts, length, memory)
                 following, living = world.sample_states(anchor, anchor.actions, torch.Generator().manual_seed(0))
                 denoiser = torch.cat([following, living[..., None]], -1)
                 truth = torch.cat([torch.stack([states[m] for states, _ in alone], 1), lives[:, m].T[..., None]], -1)
@@ -149,49 +143,26 @@ def trust_in(world: World, policy: Policy) -> Trust:
 
 
 def _window(
-    world: World,
-    policy: Policy | None,
+    acting: Acting,
     states: Tensor,
     memory: Tensor,
     horizon: int,
     iterations: int,
-    deterministic: bool,
-    seeded: bool,
-    seed: int,
-    first: Tensor | None,
     generator: torch.Generator,
     trust: Trust,
     goes_on: Tensor,
     fate: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One window, normalised: states (B, L+1, O), actions (B, L, A), uncertainties and alive (B, L)."""
-
-    def act(t: int, at: Tensor) -> Tensor:
-        if t == 0 and first is not None:
-            return first
-        assert policy is not None
-        return acts(world, policy, at, deterministic, stream(seed, t) if seeded else None)
-
-    def relabel(along: Tensor) -> Tensor:
-        assert policy is not None
-        if seeded:  # step by step, so that each step's draw is the same in every iteration
-            return torch.stack([act(t, along[:, t]) for t in range(along.shape[1])], 1)
-        flat = along.reshape(-1, along.shape[-1])
-        actions = in_blocks(lambda rows: acts(world, policy, rows, True, None), flat, rows=8192)
-        actions = actions.reshape(*along.shape[:2], -1)
-        if first is not None:
-            actions[:, 0] = first
-        return actions
-
+    world = acting.world
     dynamics, ends, config = world.models.dynamics, world.models.termination, world.preset.refinement
     kept, horizon = horizon, _whole_patches(world, horizon) if iterations else horizon
-    rolled = rollout(dynamics, ends, act, states, horizon, memory)
+    rolled = rollout(dynamics, ends, acting, states, horizon, memory)
     start = ahead(rolled)
     others: Tensor | float = 0.0
     if iterations and trust.asks_members:
         every = dynamics.only(range(dynamics.config.members))
-        act_each = one_by_one(act) if seeded or first is not None else together(act)
-        others = elsewhere(rolled, apart(every, ends, act_each, states, horizon, memory))
+        others = elsewhere(rolled, apart(every, ends, acting.each, states, horizon, memory))
     # A mean of rollouts is nowhere any of them is: a window that starts there falls too soon. So it fades before the next one.
     left = goes_on[:, None, None] - 1 - torch.arange(horizon, device=world.device)[:, None]
     share = trust.members * (left / FADE).clamp(0, 1)
@@ -208,7 +179,7 @@ def _window(
     refined, actions, alive = refine(
         rolled,
         sample,
-        nudger(dynamics, rolled, act, config.nudge) if nudged else in_place(states, relabel),
+        nudger(dynamics, rolled, acting, config.nudge) if nudged else in_place(states, acting.along),
         iterations,
         config.update,
         believe,
@@ -228,9 +199,12 @@ def _window(
 
 
 def _whole_patches(world: World, horizon: int) -> int:
-    """Steps to imagine, so that those asked for are what any longer window begins with: a causal denoiser sees whole patches."""
+    """Steps to imagine, so that those asked for are what any longer window begins with.
+
+    A causal denoiser sees whole patches; any other the whole window, as it did in training.
+    """
     network = world.preset.network
-    patch = network.patch if isinstance(network, TransformerConfig) else 1
+    patch = network.patch if isinstance(network, TransformerConfig) else world.horizon
     return min(-(-horizon // patch) * patch, world.horizon)
 
 

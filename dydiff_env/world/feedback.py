@@ -121,7 +121,7 @@ def training_condition(
 @torch.no_grad()
 def refined_condition(feedback: Feedback, given: Condition, denoiser: Denoiser) -> Condition:
     """Half the windows with π_w's actions on states that the denoiser, as it now is, makes of them: a further iteration."""
-    half = given.rows(slice(0, len(given.starts) // 2))
+    half = given.rows(slice(0, -(-len(given.starts) // 2)))
     assert half.anchor is not None and half.scale is not None
     sigma = torch.full((len(half.starts),), denoiser.config.sigma_max, device=given.starts.device)
     with half_products(given.starts.device):

@@ -67,7 +67,10 @@ def fit(
         DyDiffError: for a dataset that cannot be read, an existing ``out``, a partial fit of other settings, or another process that is
             fitting the same ``out``.
     """
-    settings, data = get_preset(preset), one_goal_each(load_dataset(dataset))
+    settings, logged = get_preset(preset), load_dataset(dataset)
+    data = one_goal_each(logged)
+    if replaced := len(data) - len(logged):
+        warnings.warn(f"{replaced} goals are replaced within episodes: each counts as reached there, and ends a dream.", stacklevel=3)
     if (outside := data.outside()) > 0.001:
         warnings.warn(
             f"{outside:.1%} of the logged actions lie outside the action space {data.spec.action_space}. Dreams clip a policy's actions "

@@ -97,6 +97,7 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
     training, model = fitting.share(fitting.preset.denoiser_training), fitting.models.denoiser
     config = fitting.preset.anchors
     assert config is not None
+    longest = int(fitting.data.lengths.max())
     by_clone = [np.flatnonzero(bank["clone"] == j) for j in np.unique(bank["clone"])]
 
     def loss(generator: torch.Generator, _: int) -> Tensor:
@@ -117,8 +118,11 @@ def fit_anchored_denoiser(fitting: Fitting, bank: dict[str, np.ndarray], scale: 
         assert given.anchor is not None and given.scale is not None
         truth = torch.cat([feedback.states[:, 1:], alive[..., None]], -1)
         target = ((truth - given.anchor) / given.scale).clamp(-20, 20)
-        # After an end the state matters little, but that it has ended is known.
-        known = torch.maximum(real, 1 - alive)[..., None]
+        # After an end the state matters little, but that it has ended is known. It counts as long as an episode that goes on could
+        # have been watched: else only ends would be known of late steps, and living on would seem less likely than it is.
+        begun = bank["starts"][rows] - fitting.data.offsets[fitting.data.episode_of(bank["starts"][rows])]
+        seen = torch.from_numpy(begun[:, None] + np.arange(fitting.preset.horizon) < longest).to(real)
+        known = torch.maximum(real, (1 - alive) * seen)[..., None]
         weight = (real + config.after_end * (1 - real) * (1 - alive))[..., None].expand_as(
             feedback.states[:, 1:]
         )

@@ -29,7 +29,8 @@ class Ends(NamedTuple):
     pool: np.ndarray  # all to learn from
     terminal: np.ndarray  # those of them that end an episode
     near: np.ndarray  # those shortly before
-    held_out: np.ndarray | None  # to judge by; None where all ends are needed to learn from
+    held_out: np.ndarray | None  # to judge by, all that end and some that do not; None where all ends are needed to learn from
+    weight: float  # how many each of these stands for that do not end
 
     @staticmethod
     def of(fitting: Fitting) -> Ends:
@@ -41,8 +42,8 @@ class Ends(NamedTuple):
             pool = np.arange(fitting.data.transitions)
         terminal = np.intersect1d(ends, pool)
         near = np.setdiff1d(np.intersect1d(pool, (terminal[:, None] - np.arange(1, NEAR + 1)).reshape(-1)), ends)
-        rows = np.union1d(held_out[: 10 * HELD_OUT_ROWS], np.intersect1d(ends, held_out)) if spared else None
-        return Ends(pool, terminal, near if len(near) else ends, rows)
+        rows, weight = _true_share(held_out, ends, fitting.seed)
+        return Ends(pool, terminal, near if len(near) else ends, rows if spared else None, weight)
 
     def draw(self, generator: torch.Generator, rows: int) -> np.ndarray:
         """Two fifths that end, two fifths shortly before, one fifth any."""
@@ -53,11 +54,12 @@ class Ends(NamedTuple):
         fifth = rows // 5
         return np.concatenate([some(self.terminal, 2 * fifth), some(self.pool, fifth), some(self.near, 2 * fifth)])
 
-    def true_share(self, seed: int) -> tuple[np.ndarray, float]:
-        """All that end and some that do not, and how many each of these stands for."""
-        rng, ordinary = np.random.default_rng(seed), np.setdiff1d(self.pool, self.terminal)
-        some = rng.choice(ordinary, min(10 * HELD_OUT_ROWS, len(ordinary)), replace=False)
-        return np.union1d(some, self.terminal), len(ordinary) / max(1, len(some))
+
+def _true_share(of: np.ndarray, ends: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
+    """All transitions that end and some that do not, and how many each of these stands for."""
+    ordinary = np.setdiff1d(of, ends)
+    some = np.random.default_rng(seed).choice(ordinary, min(10 * HELD_OUT_ROWS, len(ordinary)), replace=False)
+    return np.union1d(some, np.intersect1d(of, ends)), len(ordinary) / max(1, len(some))
 
 
 def fit_termination(fitting: Fitting) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
     ends, model = Ends.of(fitting), fitting.models.termination
     done = _learn(fitting, ends, "termination", lambda step, _: step.next_states)
     # The threshold wants many terminal states and their true share, so it is set on training states...
-    rows, weight = ends.true_share(fitting.seed)
+    rows, weight = _true_share(ends.pool, ends.terminal, fitting.seed)
     step = fitting.batches.steps(rows)
     done["train"] = model.calibrate(step.next_states, step.terminal, weight)
     if ends.held_out is None:
@@ -78,9 +80,9 @@ def fit_termination(fitting: Fitting) -> dict[str, Any]:
     # ... and judged on held-out ones alone.
     step = fitting.batches.steps(ends.held_out)
     called, real = model.terminal(step.next_states), step.terminal.bool()
-    hits = float((called & real).sum())
+    hits, alarms = float((called & real).sum()), ends.weight * float((called & ~real).sum())
     done["held_out"] = {
-        "precision": hits / max(1.0, float(called.sum())),
+        "precision": hits / max(1.0, hits + alarms),
         "recall": hits / max(1.0, float(real.sum())),
         "terminal_states": int(real.sum()),
     }
@@ -120,9 +122,9 @@ def fit_drawn_ends(fitting: Fitting, found: dict[str, Any]) -> dict[str, Any]:
     ends = Ends.of(fitting)
     done = _learn(fitting, ends, "ends", predicted)
     # The dynamics know by heart how some logged episodes ended: how likely an end is, held-out ones tell better, where there are enough.
-    rows, weight = ends.true_share(fitting.seed)
-    if ends.held_out is not None and (spare := len(np.intersect1d(ends.held_out, fitting.batches.terminal_steps))) >= ENOUGH:
-        rows, weight = ends.held_out, (len(fitting.split.held_out) - spare) / max(1, len(ends.held_out) - spare)
+    rows, weight = _true_share(ends.pool, ends.terminal, fitting.seed)
+    if ends.held_out is not None and len(np.intersect1d(ends.held_out, fitting.batches.terminal_steps)) >= ENOUGH:
+        rows, weight = ends.held_out, ends.weight
     step = fitting.batches.steps(rows)
     model.draw_ends(predicted(step, rows), step.terminal, weight)
     reason = f"Ends: no border between states tells them (F1 {f1:.2f}), so dreams draw them, by how likely they are."
@@ -138,7 +140,7 @@ def _learn(fitting: Fitting, ends: Ends, stage: str, seen: Callable[[Step, np.nd
         step = fitting.batches.steps(rows)
         return model.loss(seen(step, rows), step.terminal)
 
-    return train("termination", model, loss, config, seed=fitting.seed, **fitting.files(stage))
+    return train(stage, model, loss, config, seed=fitting.seed, **fitting.files(stage))
 
 
 def _f1(found: dict[str, float]) -> float:

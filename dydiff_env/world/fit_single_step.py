@@ -89,7 +89,7 @@ def _fit_reward(fitting: Fitting, stage: str) -> dict[str, Any]:
         return model.loss(held.states, held.actions, held.next_states, held.rewards, held.terminal)
 
     done = train(
-        "reward",
+        stage,
         model,
         loss,
         config,

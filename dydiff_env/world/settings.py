@@ -11,6 +11,7 @@ from dydiff_env.world.refine import UPDATES
 from dydiff_env.world.unet import GROUPS
 
 OPTIMIZERS = ("adamw", "soap")
+SCHEDULES = ("cosine", "constant")
 BOUNDS: dict[str, tuple[float, float]] = {
     "horizon": (1, 100_000),
     "width": (1, 65_536),
@@ -76,6 +77,8 @@ def check_settings(config: Any, where: str = "the settings") -> None:
         raise DyDiffError(f"{where} has more elites than members.", "Correct it, or restore the file.")
     if "optimizer" in names and config.optimizer not in OPTIMIZERS:
         raise DyDiffError(f"{where}.optimizer is {config.optimizer!r}.", f"Use one of {', '.join(OPTIMIZERS)}.")
+    if "schedule" in names and config.schedule not in SCHEDULES:
+        raise DyDiffError(f"{where}.schedule is {config.schedule!r}.", f"Use one of {', '.join(SCHEDULES)}.")
     if "update" in names and config.update not in UPDATES:
         raise DyDiffError(f"{where}.update is {config.update!r}.", f"Use one of {', '.join(UPDATES)}.")
 

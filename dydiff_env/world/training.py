@@ -168,7 +168,7 @@ def train(
             nn.utils.clip_grad_norm_(module.parameters(), config.clip)
             optimizer.step()
             state["step"] += 1
-            if config.ema:
+            if config.ema and holdout is None:
                 decay = min(config.ema, (1 + state["step"]) / (10 + state["step"]))  # a short memory at first
                 with torch.no_grad():
                     torch._foreach_lerp_(list(kept.parameters()), list(module.parameters()), 1 - decay)
@@ -176,6 +176,9 @@ def train(
             if state["step"] % config.evaluate_every == 0 or state["step"] == config.steps:
                 assert running is not None
                 peers.average([running])
+                if not running.isfinite():  # before it is saved over what was learned so far
+                    raise DyDiffError(f"The training of {name} has diverged: its loss is no number at step {state['step']}.",
+                                      "Lower its learning rate, and begin anew (--overwrite).")
                 state["curve"].append([state["step"], round(float(running), 6)])
                 advance(0, note=f"loss {float(running):.4f}")
                 if log is not None:

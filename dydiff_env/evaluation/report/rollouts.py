@@ -15,6 +15,7 @@ from dydiff_env.evaluation.report.charts import BLUE, GREEN, GREY, ORANGE, figur
 from dydiff_env.evaluation.report.page import Chart
 from dydiff_env.evaluation.simulator import Simulator
 from dydiff_env.policies.policy import Policy
+from dydiff_env.world.acting import draws, repeats
 from dydiff_env.world.world import World
 
 
@@ -87,6 +88,8 @@ def refinement_chart(
         real = None
     plane = plane_of(world, simulator)
     most = most if world.anchored else min(most, world.iterations)
+    if draws(world, policy, True) and not repeats(world, policy, True):
+        most = 0  # a refinement would meet other draws
     made = figure(*plane.names, height=520)
     _background(made, plane, world)
     if real is not None:

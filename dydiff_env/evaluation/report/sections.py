@@ -192,5 +192,5 @@ def provenance_section(sources: Sources) -> Section:
     for path in sources.loops:
         facts.append(Facts(f"Loop {path}", read_json(path / "loop.json")))
     facts += [Facts(f"Log {path}", {"rows": len(path.read_text().splitlines()) - 1}) for path in sources.logs]
-    lead = "How each thing says it was made; “dydiff-env inspect PATH” prints the same."
+    lead = "How each thing says it was made; “dydiff-env inspect PATH” says what it holds."
     return Section("Provenance", lead, list(facts))

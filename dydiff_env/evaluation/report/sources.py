@@ -62,7 +62,7 @@ def find_sources(given: Sequence[str | Path]) -> Sources:
 
 def _recognise(path: Path, sources: Sources) -> bool:
     """File ``path`` under what it is; False where it is nothing known."""
-    if path.name.endswith((".partial", ".saving")):  # unfinished, and still being written perhaps
+    if path.name.endswith((".partial", ".saving", ".replaced")):  # unfinished, or on its way out
         return False
     if path.is_dir():
         if (path / "world.json").is_file():
