@@ -11,6 +11,7 @@ import torch
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.agent import FORMAT, VERSION, read_checkpoint
+from dydiff_env.products import check_device
 from dydiff_env.publish import replacing
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device |
     Raises:
         DyDiffError: where the content does not fit the class.
     """
+    check_device(device)
     try:
         fields = {
             name: tuple(value) if isinstance(value, list) else value
@@ -79,6 +81,8 @@ def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device |
         if content.get("generator_device", "cpu") == agent.device.type:
             agent.generator.set_state(content["generator"])
         return agent
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DyDiffError(
             f"The checkpoint does not fit this version's {cls.algorithm} ({type(error).__name__}).",

@@ -22,13 +22,13 @@ from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import check_environment
 from dydiff_env.lock import sole_writer
-from dydiff_env.policies.bounded import BoundedPolicy
+from dydiff_env.policies.loader import as_policy
 from dydiff_env.progress import announce, summary_writer
 from dydiff_env.world.world import LONGEST, World
 
 
 def improve(
-    policy: BoundedPolicy,
+    policy: Any,
     world: World,
     out: str | Path,
     config: SVGConfig | None = None,
@@ -48,7 +48,7 @@ def improve(
     killed goes on with ``resume``, and ends as the uninterrupted one.
 
     Args:
-        policy: where to begin.
+        policy: where to begin: whatever :func:`~dydiff_env.policies.loader.as_policy` takes.
         world: where to practise.
         out: the checkpoint.
         config: of the learning.
@@ -71,6 +71,7 @@ def improve(
     """
     out, world_spec = Path(out).expanduser(), world.spec
     check_checkpoint(out)
+    policy = as_policy(policy, world_spec)
     if episode is None:
         episode = min(world.episode_limit or LONGEST, LONGEST)
     config = config or SVGConfig()

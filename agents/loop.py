@@ -200,6 +200,8 @@ def _loop(
                 dataset, list(buffer.rounds.values()), real_ratio=config.real_ratio, device=agent.device
             )
             agent.fit(replay, config.updates)
+            synthetic_rows = len(replay) - replay.real_rows
+            del replay  # the next one is built where this one stood: together they take twice the room
             trained = time.perf_counter()
             kept, statistics = run_round(Dreamer(world, policy), options, index - 1)  # anew: trust is in the agent as it is now
             if len(kept):
@@ -210,7 +212,7 @@ def _loop(
                     "updates": agent.updates,
                     "train_seconds": trained - begun,
                     "dream_seconds": time.perf_counter() - trained,
-                    "synthetic_rows": len(replay) - replay.real_rows,
+                    "synthetic_rows": synthetic_rows,
                     **{
                         name: statistics[name]
                         for name in ("kept", "transitions", "terminated", "uncertainty")
@@ -257,7 +259,12 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
     """The rounds so far of a loop with the same configuration."""
     if not path.is_file():
         return []
-    document: dict[str, Any] = json.loads(path.read_text())
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        if not document["config"].keys() >= asdict(config).keys() or not isinstance(document["rounds"], list):
+            raise KeyError("config")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DyDiffError(f"{path} is damaged ({type(error).__name__}).", "Restore it, or begin a new loop with --overwrite.") from error
     for name, value in asdict(config).items():
         if name not in ("rounds", "eval_episodes") and document["config"][name] != value:
             raise DyDiffError(

@@ -37,6 +37,7 @@ def run(learner: Learner, data: Dataset, updates: int, episodes: int, path: Path
     if path.is_file() and state.is_file():
         record = json.loads(path.read_text())
         learner.load(state)
+        record["evaluations"] = [found for found in record["evaluations"] if found[0] <= learner.updates]
     part = max(1, updates // PARTS)
     while learner.updates < updates:
         begun = time.process_time()
@@ -46,8 +47,8 @@ def run(learner: Learner, data: Dataset, updates: int, episodes: int, path: Path
         if learner.updates > updates - EVALUATED * part:
             found = evaluate_returns(learner, environment_of(data.spec), episodes, seed=1000)
             record["evaluations"].append([learner.updates, float(found.returns.mean())])
-        learner.save(state)  # a kill between these two lines repeats an evaluation, no more
         path.write_text(json.dumps(record, indent=1))
+        learner.save(state)  # last: a kill between these two lines repeats an evaluation, no more
         print(f"{path.stem}: {record['updates']} updates, {record['evaluations'][-1:]}", flush=True)
     return record
 

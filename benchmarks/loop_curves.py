@@ -29,6 +29,7 @@ from dydiff_env.agents import ALGORITHMS, Agent, Replay, load_agent
 from dydiff_env.agents.loop import LoopConfig, loop
 from dydiff_env.agents.trainer import evaluation
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.evaluation.scores import environment_of
 from dydiff_env.world.world import World
@@ -96,7 +97,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data, world = load_dataset(arguments.dataset), World.load(arguments.world)
+    data, world = one_goal_each(load_dataset(arguments.dataset)), World.load(arguments.world)
     arguments.out.mkdir(parents=True, exist_ok=True)
     curves: dict[str, list[list[Row]]] = {}
     for seed in arguments.seeds:

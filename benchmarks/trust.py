@@ -86,7 +86,7 @@ def main() -> None:
         ratios = {
             name: [float(x) for x in np.divide(measure(gain, trust), base)] for name, (gain, trust) in variants.items()
         }
-        by_members = [float(torch.as_tensor(share)[: starts.shape[1]].mean()) for share in (asked.denoiser, asked.members)]
+        by_members = [float(torch.as_tensor(share).reshape(-1)[: starts.shape[1]].mean()) for share in (asked.denoiser, asked.members)]
         found[Path(path).stem] = {
             "shares": {"members": by_members, "simulator": best_shares(world, policy, real)},
             "error and distance, to M = 0": ratios,

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dydiff_env.errors import DyDiffError, unknown
+from dydiff_env.errors import DyDiffError, Note, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,14 @@ TABLES = {  # which columns of a result's lists a person sees
     "sources": ("dataset_id", "kind", "share"),
 }
 FULL = "The disk may be full: free some and run the same command again; what is finished is kept where --resume or `fit` finds it."
+STOPPED = {  # what becomes of a command that is stopped
+    "fit": "Run the same line again to go on.",
+    **dict.fromkeys(("export", "train", "improve", "loop"), "What is finished is kept: the same line with --resume goes on."),
+    **dict.fromkeys(("collect", "import-d4rl", "import-table", "mix"), "Nothing was kept."),
+}
 running: ContextVar[str] = ContextVar("running", default="")  # the command that was called
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs go to stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; notes and errors go to stderr.")]
 SEEDS = 2**32  # NumPy's old generators, which Stable-Baselines3 seeds, take no larger one
 Seed = Annotated[int, typer.Option("--seed", min=0, max=SEEDS - 1, help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -83,13 +89,35 @@ def unwritten(error: RuntimeError) -> bool:
 
 
 @contextmanager
+def _notes() -> Iterator[None]:
+    """Inside, our own warnings are lines, without the place in the code that Python adds."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, Note):
+                log.print(f"[yellow]note:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
 def reporting(debug: bool) -> Iterator[None]:
     """Turn a DyDiffError into one line, its fix and an exit code: 1 failed, 2 wrong usage.
 
     The operating system's own refusals (a full disk, a folder one may not write) are reported the same way.
     """
     try:
-        yield
+        with _notes():
+            yield
+    except KeyboardInterrupt:
+        log.print(f"[bold]stopped.[/] {STOPPED.get(running.get(), '')}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise  # whoever was reading has read enough
     except (DyDiffError, OSError, RuntimeError) as error:
         if debug or (isinstance(error, RuntimeError) and not unwritten(error)):
             raise

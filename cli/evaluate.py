@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dydiff_env.cli.common import (
@@ -69,10 +70,13 @@ def evaluate(
     with reporting(debug):
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
+        if vecnormalize and len(policy) > 1:
+            raise DyDiffError("--vecnormalize is of one policy.", "Evaluate each in a call of its own.", usage=True)
         from dydiff_env.evaluation.members import returns_by_member
-        from dydiff_env.evaluation.ope import plot_agreement, rank
+        from dydiff_env.evaluation.ope import dream_returns, plot_agreement
         from dydiff_env.evaluation.scores import check_environment, environment_of, evaluate_returns
         from dydiff_env.policies.loader import load_policy
+        from dydiff_env.progress import progress_bar
         from dydiff_env.world.world import World
 
         if plot:
@@ -91,21 +95,22 @@ def evaluate(
             # The data's own environment is made as it was there, its options included.
             where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
             horizon = check_environment(where, spec, horizon)
-        dreamt: dict[str, Episodes] | None = None
-        real: dict[str, Episodes] | None = None
+        how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed, "discount": discount}
+        several = dreams is not None and dreams.models.dynamics.config.members > 1
+        dreamt: dict[str, Episodes] | None = {} if dreams else None
+        real: dict[str, Episodes] | None = None if where is None else {}
         members: dict[str, np.ndarray] = {}
-        if dreams:
-            how: dict[str, Any] = {"horizon": horizon, "deterministic": deterministic, "seed": seed, "discount": discount}
-            dreamt = rank(dreams, policies, episodes, iterations=iterations, **how)
-            if dreams.models.dynamics.config.members > 1:
-                members = {name: returns_by_member(dreams, one, episodes, **how).returns.mean(1) for name, one in policies.items()}
-        if where is not None:
-            real = {
-                name: evaluate_returns(
-                    one, where, episodes, seed=seed, deterministic=deterministic, horizon=horizon, discount=discount
-                )
-                for name, one in policies.items()
-            }
+        with progress_bar("evaluate", len(policies) * ((dreams is not None) + several + (where is not None)), not json) as advance:
+            for name, one in policies.items():
+                if dreams is not None and dreamt is not None:
+                    dreamt[name] = dream_returns(dreams, one, episodes, iterations=iterations, **how)
+                    advance(1)
+                    if several:
+                        members[name] = returns_by_member(dreams, one, episodes, **how).returns.mean(1)
+                        advance(1)
+                if where is not None and real is not None:
+                    real[name] = evaluate_returns(one, where, episodes, **how)
+                    advance(1)
         told = {} if discount == 1 else {"discount": discount}
         place = f"world {world}" if dreamt else env or environment_of(spec).id
         if len(policies) == 1 and (dreamt is None or real is None):
@@ -147,8 +152,9 @@ def _show(document: dict[str, Any]) -> None:
     from dydiff_env.evaluation.members import AGREED, NEAR
 
     counted = f", discounted by {document['discount']:g}," if "discount" in document else ""
-    table = Table(title=f"Returns{counted} of {document['episodes']} episodes each, in {document['in']}")
-    table.add_column("policy")
+    title = escape(f"Returns{counted} of {document['episodes']} episodes each, in {document['in']}")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 0, 0, 1))
+    table.add_column("policy", overflow="fold")
     places = [place for place in ("dream", "real") if f"{place}_return" in document["policies"][0]]
     asked = "dream_by_member" in document["policies"][0]
     for place in places:
@@ -158,7 +164,7 @@ def _show(document: dict[str, Any]) -> None:
         if asked and place == "dream":
             table.add_column("by members", justify="right")
     for row in document["policies"]:
-        cells = [str(row["policy"])]
+        cells = [escape(str(row["policy"]))]
         for place in places:
             low, high = row[f"{place}_ci"]
             cells += [f"{row[f'{place}_return']:.1f}", f"{low:.1f} to {high:.1f}", f"{row[f'{place}_length']:.0f}"]

@@ -53,7 +53,7 @@ def _mix(document: dict[str, Any]) -> Summary:
 def _export(document: dict[str, Any]) -> Summary:
     out = document["out"]
     made = f"{out}: {document['trajectories']:,} rollouts, {document['transitions']:,} transitions."
-    train = line("train", "td3bc", "--dataset", "REAL", "--synthetic", out, "--out", "better.pt")
+    train = line("train", "td3bc", "--dataset", "REAL", "--synthetic", out, "--world", document["world"], "--out", "better.pt")
     return made, [train, line("report", out)]
 
 

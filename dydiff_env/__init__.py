@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 from dydiff_env.envs.registration import register as _register_environment
 
 if TYPE_CHECKING:
+    from dydiff_env.agents.improve import improve
     from dydiff_env.data.minari_io import load_dataset
     from dydiff_env.data.trajectories import Trajectories
+    from dydiff_env.errors import DyDiffError
     from dydiff_env.policies import load_policy
+    from dydiff_env.synthesis.export import export
     from dydiff_env.world.world import World
 
 if not (_here := Path(__file__).parent).joinpath("agents").is_dir():  # a checkout, where agents/ and cli/ lie beside this folder
     __path__.append(str(_here.parent))
 
 __version__ = "0.1.0"
-__all__ = ["Trajectories", "World", "__version__", "load_dataset", "load_policy"]
+__all__ = ["DyDiffError", "Trajectories", "World", "__version__", "export", "improve", "load_dataset", "load_policy"]
 
 # Imported on first use: `import dydiff_env` stays a matter of milliseconds, torch takes a second.
 _HOMES = {
     "Trajectories": "dydiff_env.data.trajectories",
     "World": "dydiff_env.world.world",
+    "DyDiffError": "dydiff_env.errors",
+    "export": "dydiff_env.synthesis.export",
+    "improve": "dydiff_env.agents.improve",
     "load_dataset": "dydiff_env.data.minari_io",
     "load_policy": "dydiff_env.policies",
 }

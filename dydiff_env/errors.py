@@ -20,6 +20,10 @@ class DyDiffError(Exception):
         self.problem, self.fix, self.usage = problem, fix, usage
 
 
+class Note(UserWarning):
+    """What a person should know and nothing stops for; commands print it as a line of its own."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> DyDiffError:
     """The error for a name that is none of the known ones; it asks whether a near one was meant.
 

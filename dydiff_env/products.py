@@ -8,6 +8,8 @@ from functools import cache
 
 import torch
 
+from dydiff_env.errors import DyDiffError
+
 SIZE = 256  # of the trial product
 
 
@@ -27,7 +29,11 @@ def fast_products(device: torch.device | str = "cpu") -> Iterator[None]:
     if torch.device(device).type != "cpu" or not _exact():
         yield
         return
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # as in _exact, said since
+        yield
+        return
     torch.set_float32_matmul_precision("medium")
     try:
         yield
@@ -45,6 +51,18 @@ def half_products(device: torch.device | str) -> AbstractContextManager[object]:
         device: where the work is done; on others than a CPU, where it was not measured, nothing changes.
     """
     return torch.autocast("cpu", torch.bfloat16, enabled=torch.device(device).type == "cpu" and _halves())
+
+
+def check_device(device: torch.device | str) -> None:
+    """Make sure that torch can put something on a device.
+
+    Raises:
+        DyDiffError: saying what torch says.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DyDiffError(f"The device {device} cannot be used: {str(error).splitlines()[0]}.", "Use cpu.", usage=True) from error
 
 
 @cache
@@ -66,7 +84,10 @@ def _keep_freed_memory() -> None:
 @cache
 def _exact() -> bool:
     """Whether "medium" keeps all 24 bits here."""
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody has said it in torch's newer way, which forbids to ask in the older
+        return False
     torch.set_float32_matmul_precision("medium")
     try:
         fine = torch.full((SIZE, SIZE), 1 + 2.0**-20)

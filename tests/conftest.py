@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 # Set before anything reads them, so that subprocesses inherit them too.
 _HOME = tempfile.mkdtemp(prefix="dydiff-env-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+for _name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "NO_COLOR", "COLUMNS", "TERMINAL_WIDTH", "DYDIFF_ENV_WORLD", "WORLD_SIZE"):
+    os.environ.pop(_name, None)  # what a terminal or a cluster would say
 os.environ["DYDIFF_ENV_CACHE"] = str(Path(_HOME, "cache"))
 os.environ["MINARI_DATASETS_PATH"] = str(Path(_HOME, "minari"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")

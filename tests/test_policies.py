@@ -15,13 +15,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.errors import DyDiffError
-from dydiff_env.policies import as_policy, load_policy
+from dydiff_env.data.simulator import describe
+from dydiff_env.errors import DyDiffError, Note
+from dydiff_env.policies import as_policy, function, load_policy
 from dydiff_env.policies.behavior import clone
-from dydiff_env.policies.exported import ExportedPolicy
+from dydiff_env.policies.exported import ExportedPolicy, in_batches
 from dydiff_env.policies.function import FunctionPolicy
 
 WIDTH, A = 5, 2
@@ -174,7 +177,7 @@ def test_sb3_with_vecnormalize_and_dictionaries(tmp_path: Path) -> None:
         model = PPO(kind, env, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0).learn(8)
         model.save(tmp_path / "model.zip")
         env.save(tmp_path / "model.vecnormalize.pkl")
-        with pytest.warns(UserWarning, match="lies beside"):
+        with pytest.warns(UserWarning, match="was trained inside a VecNormalize"):
             load_policy(tmp_path / "model.zip", trust=True)
         policy = load_policy(
             tmp_path / "model.zip", trust=True, vecnormalize=tmp_path / "model.vecnormalize.pkl"
@@ -345,6 +348,87 @@ def test_wrong_sizes_are_named(files: dict[str, Path], network: nn.Module) -> No
         as_policy(lambda x: torch.full((len(x), A), float("nan")), SPEC)
     with pytest.raises(DyDiffError, match="of size 5, but these are of size 11"):
         as_policy(as_policy(network, SPEC), wide)
+
+
+class Switch(nn.Module):
+    """Acts otherwise where it may draw."""
+
+    def forward(self, observations: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+        return torch.full((len(observations), A), float(deterministic))
+
+
+def test_a_module_is_told_whether_it_may_draw() -> None:
+    policy, some = as_policy(Switch(), SPEC), torch.zeros(3, WIDTH)
+    assert float(policy.act(some).mean()) == 1 and float(policy.act(some, deterministic=False).mean()) == 0
+
+
+def test_a_policy_that_divides_by_a_length_is_taken_and_a_tuple_is_named() -> None:
+    as_policy(lambda rows: rows[:, :A] / rows[:, :A].norm(dim=1, keepdim=True), SPEC)
+    with pytest.raises(DyDiffError, match="returns a tuple of 2, not actions"):
+        as_policy(lambda rows: (rows[:, :A], rows[:, :A]), SPEC)
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 1), (4, 4), (1, 3), (2, None), (1, None)])
+def test_rows_go_through_whatever_batches_a_file_takes(least: int, most: int | None) -> None:
+    sizes: list[int] = []
+
+    def run(rows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rows))
+        return 2 * rows
+
+    rows = torch.randn(9, 2)
+    for count in (1, 4, 9):
+        assert torch.equal(in_batches(run, rows[:count], least, most), 2 * rows[:count])
+    assert min(sizes) >= least and (most is None or max(sizes) <= most)
+
+
+def test_onnx_of_a_fixed_batch_acts_on_any(network: nn.Module, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.onnx.export(network, (torch.zeros(4, WIDTH),), str(tmp_path / "p.onnx"), dynamo=False)
+    some = torch.randn(6, WIDTH)
+    with torch.no_grad():
+        wanted = network(some).clamp(-1, 1)
+    torch.testing.assert_close(load_policy(tmp_path / "p.onnx", SPEC).act(some), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_sb3_says_what_it_was_trained_inside_and_explores_anew(tmp_path: Path) -> None:
+    """On-policy checkpoints tell of a VecNormalize; gSDE draws at each step, by torch's seed; acting changes no fingerprint."""
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, use_sde=True, policy_kwargs={"net_arch": [8]}, device="cpu").learn(8)
+    model.save(tmp_path / "m.zip")
+    env.save(tmp_path / "v.pkl")
+    with pytest.warns(Note, match="was trained inside a VecNormalize"):
+        policy = load_policy(tmp_path / "m.zip", trust=True)
+    some, draws = torch.randn(4, 3), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        draws.append(policy.act(some, deterministic=False))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    with pytest.raises(DyDiffError, match="not with an object in memory"):
+        load_policy(model, describe("Pendulum-v1"), vecnormalize=tmp_path / "v.pkl")
+    before = function.fingerprint(model)
+    as_policy(model, describe("Pendulum-v1")).act(some, deterministic=False)
+    assert function.fingerprint(model) == before
+    with torch.no_grad():
+        next(model.policy.parameters()).add_(1)
+    assert function.fingerprint(model) != before
+
+
+def test_statistics_of_rewards_alone_are_statistics(tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_obs=False)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, policy_kwargs={"net_arch": [8]}, device="cpu")
+    model.save(tmp_path / "m.zip")
+    env.save(tmp_path / "v.pkl")
+    some = torch.randn(4, 3)
+    raw, told = (load_policy(tmp_path / "m.zip", trust=True, vecnormalize=given).act(some) for given in (None, tmp_path / "v.pkl"))
+    assert torch.equal(raw, told)
+
+
+def test_a_checkpoint_that_acts_in_other_bounds_is_told_of(tmp_path: Path) -> None:
+    env = gym.wrappers.RescaleAction(gym.make("Pendulum-v1"), np.float32(-1), np.float32(1))
+    PPO("MlpPolicy", env, n_steps=8, batch_size=8, policy_kwargs={"net_arch": [8]}, device="cpu").save(tmp_path / "m.zip")
+    with pytest.warns(Note, match="trained behind a wrapper that rescales actions"):
+        load_policy(tmp_path / "m.zip", describe("Pendulum-v1"), trust=True)
 
 
 def test_what_is_not_a_policy_says_so(tmp_path: Path) -> None:

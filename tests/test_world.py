@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
-from dydiff_env.policies import as_policy
+from dydiff_env.policies import as_policy, load_policy
 from dydiff_env.policies.draws import stream
 from dydiff_env.world import dream as dreams
 from dydiff_env.world.batches import split
@@ -32,7 +32,7 @@ from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.heldout import SHARED, choose_refinement
 from dydiff_env.world.identity import world_fingerprint
 from dydiff_env.world.nudge import nudger
-from dydiff_env.world.presets import FAST, PAPER, PRESETS, TINY, Preset
+from dydiff_env.world.presets import FAST, PAPER, PRESETS, QUICK, TINY, Preset
 from dydiff_env.world.refine import in_place, refine, refinements
 from dydiff_env.world.rollout import Rollout, apart, rollout
 from dydiff_env.world.termination import TerminationConfig, TerminationModel
@@ -447,6 +447,15 @@ def test_where_all_states_are_terminal_all_are_called_so():
     same = torch.zeros(50, 1)
     assert model.calibrate(same, torch.ones(50))["f1"] == 1.0
     assert model.terminal(same).all() and torch.isfinite(model.threshold)
+
+
+@pytest.mark.parametrize("preset", [FAST, QUICK], ids=lambda preset: preset.name)
+def test_the_presets_people_use_fit_and_dream(preset, hopper_dataset):
+    """A few steps of each stage, at their real sizes, with all that a fit tries."""
+    few = {name: replace(part, steps=4, evaluate_every=2) for name, part in vars(preset).items() if name.endswith("_training")}
+    world = World.fit(hopper_dataset, preset=replace(preset, **few, anchors=replace(preset.anchors, windows=64)))
+    dream = world.dream(load_policy("random", world.spec), world.sample_starts(4), 12, 1)
+    assert np.isfinite(dream.observations[dream.state_mask]).all() and world.preset.dynamics.frequencies is not None
 
 
 @given(st.lists(st.integers(1, 90), min_size=3, max_size=30).filter(lambda lengths: max(lengths) > 1), st.integers(1, 40))

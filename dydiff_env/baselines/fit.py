@@ -71,9 +71,10 @@ def fit_models(
         "progress": progress,
         "tensorboard": tensorboard,
     }
-    for name in names:
-        if len(names) > 1 and not overwrite and _facts(folder, name, device) == facts:
-            continue
+    for i, name in enumerate(names):
+        begun = any(folder.with_name(f"{folder.name}.{later}.partial").exists() for later in names[i + 1 :])
+        if len(names) > 1 and (begun or not overwrite) and _facts(folder, name, device) == facts:
+            continue  # it is there: of an earlier call, or of this one, stopped at a later model
         if name == WORLD:
             World.fit(data, out=folder, overwrite=overwrite, **settings)
         else:

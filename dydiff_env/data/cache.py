@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ def cache_root() -> Path:
 
 
 def cache_entry(source: Path) -> Path:
-    """Where a dataset folder is cached: named by its path and every file's size and time of change."""
-    digest = hashlib.sha256(f"{LAYOUT} {source.resolve()}".encode())
+    """Where a dataset folder is cached: named by its path, and by every file's size and time of change."""
+    place, state = hashlib.sha256(f"{LAYOUT} {source.resolve()}".encode()), hashlib.sha256()
     for file in sorted(source.rglob("*")):
-        status = file.stat()
-        digest.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}".encode())
-    return cache_root() / "datasets" / digest.hexdigest()[:32]
+        with suppress(FileNotFoundError):  # a link to nowhere, or gone by now
+            status = file.stat()
+            state.update(f"{file.relative_to(source)} {status.st_size} {status.st_mtime_ns}".encode())
+    return cache_root() / "datasets" / f"{place.hexdigest()[:16]}-{state.hexdigest()[:16]}"
 
 
 def read_entry(entry: Path) -> Dataset | None:
@@ -55,9 +57,13 @@ def write_entry(entry: Path, dataset: Dataset) -> Dataset:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", getattr(dataset, name))
         (partial / "spec.json").write_text(dataset.spec.to_json())
+        partial.chmod(entry.parent.stat().st_mode & 0o777)  # as the folder: others may share it
         if read_entry(entry) is None:  # else another process was first, and may have mapped it by now
             shutil.rmtree(entry, ignore_errors=True)  # damaged
             partial.rename(entry)
+        for old in entry.parent.glob(f"{entry.name.partition('-')[0]}-*"):  # of the folder as it was before
+            if not old.name.startswith(entry.name):
+                shutil.rmtree(old, ignore_errors=True)
     except OSError:
         pass
     shutil.rmtree(partial, ignore_errors=True)

@@ -259,7 +259,7 @@ class _Recording:
                 raise DyDiffError(f"{self._policies} is where the policies go, and holds {other[0]}: it stays.",
                                   "Choose another name, or move it away.", usage=True)
         self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
-        self._left, self._block, self._began = limit, list[Episode](), time.perf_counter()
+        self._left, self._block, self._held, self._began = limit, list[Episode](), 0, time.perf_counter()
         self._returns: list[float] = []
         self.scores: tuple[float | None, float | None] = (None, None)
         self.policies = self._policies.with_name(self._policies.name + ".partial")
@@ -275,7 +275,8 @@ class _Recording:
         self._left -= kept
         self._returns.append(float(episode.rewards.sum(dtype=np.float64)))
         self._block.append(episode)
-        if sum(len(held.rewards) for held in self._block) >= BLOCK:
+        self._held += kept
+        if self._held >= BLOCK:
             self._write()
 
     def publish(self, algorithm: str, description: str, config: CollectConfig,
@@ -301,7 +302,7 @@ class _Recording:
     def _write(self) -> None:
         if self._block:
             self._writer.append(self._block)
-            self._block = []
+            self._block, self._held = [], 0
 
     def __enter__(self) -> _Recording:
         return self

@@ -15,7 +15,7 @@ import numpy as np
 from dydiff_env.data.dataset import DatasetSpec, Episode, check_episode
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.simulator import describe
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.lock import sole_writer
 
 # Returns of a random policy and of an expert that D4RL normalises scores with.
@@ -105,6 +105,11 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
             raise  # of what is written, not of what is read
         raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0]}.",
                           "The file is damaged or incomplete; download it again.") from error
+    except DyDiffError:
+        raise
+    except (KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:  # h5py's, for damage further inside
+        raise DyDiffError(f"{file} cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}.",
+                          "The file is damaged or incomplete; download it again.") from error
 
 
 def episodes_of(data: h5py.File) -> Iterator[tuple[Episode, bool]]:
@@ -136,7 +141,7 @@ def _breaks(data: h5py.File) -> np.ndarray:
     found = np.zeros(count, bool)
     if "next_observations" not in data:
         warnings.warn(f"{Path(data.filename).name} has neither timeouts nor next_observations: episodes are taken to end in terminal "
-                      "states alone.", stacklevel=2)
+                      "states alone.", Note, stacklevel=2)
         return found
     apart = np.maximum(1e-3 * data["observations"][:BLOCK].std(0), 1e-6)
     for start in range(0, count - 1, BLOCK):
@@ -170,7 +175,7 @@ def _spec(data: h5py.File, file: Path, env: str | None, dataset_id: str, low: fl
     if env is None:
         bound = max(1.0, float(np.abs(data["actions"][()]).max()))
         warnings.warn(f"{file.name} does not say what its actions' bounds are: -{bound:g} to {bound:g} is assumed. An environment "
-                      "(--env) would say.", stacklevel=2)
+                      "(--env) would say.", Note, stacklevel=2)
         return DatasetSpec(gym.spaces.Box(-np.inf, np.inf, (states,), np.float32),
                            gym.spaces.Box(-bound, bound, (actions,), np.float32), None, dataset_id,
                            ref_min_score=low, ref_max_score=high)

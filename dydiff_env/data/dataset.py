@@ -168,7 +168,7 @@ ARRAYS = ("observations", "actions", "rewards", "terminations", "offsets")
 """The arrays of a Dataset, in the order it takes them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """N logged episodes of T transitions in all, episodes one after another; the arrays may be memory-mapped.
 
@@ -231,6 +231,9 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.terminations)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.spec.dataset_id!r}, {len(self)} episodes, {self.transitions} transitions)"
 
     @property
     def transitions(self) -> int:

@@ -71,21 +71,14 @@ FORMATS: dict[str, Callable[[Path, Iterable[Dataset]], None]] = {"hdf5": write_h
 
 
 def _episodes(batch: Dataset) -> Iterator[Columns]:
-    observations, actions = (
-        _exact(space, unflatten_batch(space, rows))
-        for space, rows in (
-            (batch.spec.observation_space, batch.observations),
-            (batch.spec.action_space, batch.actions),
-        )
-    )
-    rewards = batch.rewards.astype(np.float64)
+    seen, done = batch.spec.observation_space, batch.spec.action_space
     for i, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
         ends = np.zeros((2, stop - start), bool)
         ends[0 if batch.terminations[i] else 1, -1] = True
-        yield Columns(
-            _rows(observations, start + i, stop + i + 1),
-            _rows(actions, start, stop),
-            rewards[start:stop],
+        yield Columns(  # an episode at a time: in float64 and with its bounds a whole batch takes five times its room
+            _exact(seen, unflatten_batch(seen, batch.observations[start + i : stop + i + 1])),
+            _exact(done, unflatten_batch(done, batch.actions[start:stop])),
+            batch.rewards[start:stop].astype(np.float64),
             ends[0],
             ends[1],
         )
@@ -124,12 +117,6 @@ def reserve(path: Path, start: int, size: int) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _rows(values: Any, start: int, stop: int) -> Any:
-    if isinstance(values, dict):
-        return {key: _rows(part, start, stop) for key, part in values.items()}
-    return values[start:stop]
 
 
 def _store(group: h5py.h5g.GroupID, name: str, values: Any) -> None:

@@ -111,6 +111,9 @@ def _read(folder: Path, only: Iterable[int] | None = None) -> Dataset:
         if only is None and metadata.get("data_format", "hdf5") == "hdf5":
             episodes = _hdf5_episodes(folder, metadata, observation_space, action_space)
         else:
+            if only is None and not {"observation_space", "action_space"} <= metadata.keys():
+                # Minari would make the environment, from whatever the file says is to be called.
+                raise DyDiffError(f"{name} stores no spaces.", "Open it with Minari, if you trust where it came from, and pass that.")
             episodes = _minari_episodes(folder, only, observation_space, action_space)
         for index, episode in episodes:
             if len(episode.rewards):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dydiff_env.errors import Note
+
 FARTHEST = 30.0  # standard deviations within which every logged value lies
 
 
@@ -51,11 +53,11 @@ class Normalizer:
         std = np.sqrt(np.maximum(squares / len(array) - shift**2, 0))
         for slight in np.flatnonzero((std < floor) & (std > np.maximum(1e-12, 1e-6 * np.abs(centre + shift)))):
             warnings.warn(f"Number {slight} (of 0 to {len(std) - 1}) varies by {std[slight]:.1g} only, and counts as constant. "
-                          "If that is a matter of its unit, give it in a smaller one.", stacklevel=2)
+                          "If that is a matter of its unit, give it in a smaller one.", Note, stacklevel=2)
         for coarse in np.flatnonzero((std >= max(floor, 1e-12)) & (np.spacing(np.abs(centre + shift).astype(np.float32)) > 0.01 * std)):
             mean = (centre + shift)[coarse]
             warnings.warn(f"Number {coarse} (of 0 to {len(std) - 1}) varies by {std[coarse]:.1g} around {mean:.6g}: single precision tells "
-                          "few such values apart. Subtract an offset first.", stacklevel=2)
+                          "few such values apart. Subtract an offset first.", Note, stacklevel=2)
         std = np.where((std < floor) | (std == 0), 1.0, np.maximum(std, np.maximum(most - shift, shift - least) / FARTHEST))
         return Normalizer(torch.from_numpy(centre + shift).float(), torch.from_numpy(std).float())
 

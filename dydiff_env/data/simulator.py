@@ -114,7 +114,9 @@ def _spec(spec: str | EnvSpec) -> str | EnvSpec:
     if inside != [wrapper.name for wrapper in found.additional_wrappers]:
         raise DyDiffError(f"The data come from {name} inside {', '.join(inside) or 'no wrapper'}; a file's wrappers are not made.",
                           "Register the wrapped environment under an id of its own; a command takes --env package.module:ID.")
-    found.kwargs.update(spec.kwargs)
+    if spec.kwargs.get("policy") is not None and name.startswith("DyDiffDream"):
+        raise DyDiffError("The data come from a dream that follows a policy, and a file's policy is not loaded.", "Name one with --env.")
+    found.kwargs.update({key: value for key, value in spec.kwargs.items() if key != "render_mode"})  # nobody looks on this time
     if spec.max_episode_steps is not None:
         found.max_episode_steps = spec.max_episode_steps
     return found

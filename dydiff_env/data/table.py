@@ -16,7 +16,7 @@ from dydiff_env.data.d4rl import Import
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.minari_writer import write_dataset
 from dydiff_env.data.simulator import describe
-from dydiff_env.errors import DyDiffError, meant, unknown
+from dydiff_env.errors import DyDiffError, Note, meant, unknown
 
 ROWS = ("auto", "steps", "states")
 
@@ -126,7 +126,11 @@ def _read(file: Path) -> Any:
     if file.suffix.lower() not in readers:
         raise DyDiffError(f"{file.name} has no table's ending.", f"Give a {', '.join(readers)} file.", usage=True)
     try:
-        return readers[file.suffix.lower()](file)
+        table = readers[file.suffix.lower()](file)
+        _ = table.column_names  # decoded only now
+        return table
+    except UnicodeDecodeError as error:
+        raise DyDiffError(f"{file} is not written in UTF-8.", "Save it as UTF-8.") from error
     except (pa.ArrowException, OSError) as error:
         raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0][:200]}.",
                           "A CSV's first line names its columns, and every other has as many cells.") from error
@@ -197,7 +201,7 @@ def _spec(episodes: Sequence[Episode], dataset_id: str, bounds: tuple[float, flo
     if bounds is None:
         low, high = (of([of(episode.actions, 0) for episode in episodes], 0) for of in (np.nanmin, np.nanmax))
         said = ", ".join(f"{a:g} to {b:g}" for a, b in zip(low, high, strict=True))
-        warnings.warn(f"Actions are taken to be bounded by what was logged: {said}. --low and --high would say better.", stacklevel=3)
+        warnings.warn(f"Actions are taken to be bounded by what was logged: {said}. --low and --high would say better.", Note, stacklevel=3)
     else:
         low, high = (np.full(width, bound, np.float32) for bound in bounds)
     if not (low < high).all():

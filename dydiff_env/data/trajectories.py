@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectories:
     """N rollouts of at most L steps, padded to the same length.
 
@@ -31,6 +31,11 @@ class Trajectories:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __repr__(self) -> str:
+        ends = f"{int(self.terminations.sum())} terminated, mean return {self.returns.mean():.5g}" if len(self) else "none"
+        sizes = f"O={self.observations.shape[-1]}, A={self.actions.shape[-1]}"
+        return f"Trajectories({len(self)} of up to {self.horizon} steps, {sizes}, {ends})"
 
     @property
     def horizon(self) -> int:

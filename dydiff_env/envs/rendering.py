@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from dydiff_env.data.simulator import make_env
+from dydiff_env.data.simulator import environment_spec, make_env
 from dydiff_env.envs.interface import structured
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.world.world import World
 
 DREAM = np.array([196, 64, 196], np.uint8)  # frame of every dreamt picture
@@ -54,8 +54,7 @@ def make_renderer(world: World) -> Renderer:
         reason = error.problem if isinstance(error, DyDiffError) else f"{type(error).__name__}: {error}"
         warnings.warn(
             f"Drawing numbers, not the source environment ({reason.splitlines()[0]}). For MuJoCo pictures without a "
-            "display, install EGL or OSMesa and set MUJOCO_GL=egl or osmesa.",
-            stacklevel=3,
+            "display, install EGL or OSMesa and set MUJOCO_GL=egl or osmesa.", Note, stacklevel=3,
         )
         return NumbersRenderer(world)
 
@@ -67,7 +66,7 @@ class MujocoRenderer:
     """
 
     def __init__(self, world: World) -> None:
-        self.env = make_env(world.spec.env_spec or "", render_mode="rgb_array")
+        self.env = make_env(environment_spec(world.spec.env_spec or ""), render_mode="rgb_array")
         base: Any = self.env.unwrapped
         if not hasattr(base, "set_state"):
             raise DyDiffError(f"{self.env.spec and self.env.spec.id} is not a MuJoCo environment.")
@@ -117,7 +116,7 @@ class MazeRenderer:
         self.space = world.spec.observation_space
         if not isinstance(self.space, gym.spaces.Dict):
             raise DyDiffError("This maze's observations do not say where the goal is.")
-        with make_env(world.spec.env_spec or "") as env:
+        with make_env(environment_spec(world.spec.env_spec or "")) as env:
             maze: Any = env.get_wrapper_attr("maze")
             walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
             self.scale, self.center = float(maze.maze_size_scaling), (maze.x_map_center, maze.y_map_center)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.picture import picture
 from dydiff_env.evaluation.scores import Episodes
 from dydiff_env.policies.draws import stream
-from dydiff_env.policies.policy import Policy
+from dydiff_env.policies.loader import as_policy
 from dydiff_env.world.world import World
 
 BATCH = 512  # dreams imagined at once
@@ -37,7 +38,7 @@ class Agreement:
 
 def dream_returns(
     world: World,
-    policy: Policy,
+    policy: Any,
     episodes: int = 100,
     *,
     horizon: int | None = None,
@@ -50,7 +51,7 @@ def dream_returns(
 
     Args:
         world: what is dreamt in.
-        policy: of the world's spaces.
+        policy: of the world's spaces; whatever :func:`~dydiff_env.policies.loader.as_policy` takes.
         episodes: how many.
         horizon: the longest episode; None for the world's own (:attr:`World.episode_limit`).
         iterations: refinements M; None for the world's own, 0 for the single-step model alone.
@@ -61,12 +62,14 @@ def dream_returns(
     Returns:
         Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
     """
+    policy = as_policy(policy, world.spec)
     horizon = episode_limit(world) if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
     refined = (world.iterations if iterations is None else iterations) > 0
     trust = world.trust_in(policy) if refined else None
-    parts = [
-        world.dream(
+    returns, lengths = [], []
+    for begin in range(0, episodes, BATCH):
+        dream = world.dream(
             policy,
             starts[begin : begin + BATCH],
             horizon,
@@ -75,17 +78,17 @@ def dream_returns(
             seed=stream(seed, begin),
             trust=trust,
         )
-        for begin in range(0, episodes, BATCH)
-    ]
+        returns.append(dream.discounted(discount))
+        lengths.append(dream.lengths)
     return Episodes(
-        np.concatenate([part.discounted(discount) for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
+        np.concatenate(returns),
+        np.concatenate(lengths),
         np.unique(starts, axis=0, return_inverse=True)[1].reshape(-1),
     )
 
 
 def rank(
-    world: World, policies: Mapping[str, Policy], episodes: int = 100, **options: object
+    world: World, policies: Mapping[str, Any], episodes: int = 100, **options: object
 ) -> dict[str, Episodes]:
     """Dreamt returns of several policies, best mean first.
 

@@ -132,6 +132,9 @@ def evaluate_returns(
     Raises:
         DyDiffError: where there is no such environment, or the policy does not fit it.
     """
+    if not callable(getattr(policy, "act", None)):
+        raise DyDiffError(f"A {type(policy).__name__} is no policy: it has no act(observations, deterministic).",
+                          "Pass as_policy(it, spec), which takes SB3 models, functions and files.", usage=True)
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs, max_episode_steps=horizon)

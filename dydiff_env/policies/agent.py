@@ -40,9 +40,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "A bare state_dict has no network: export it with torch.jit.script or torch.jit.trace.",
         )
     version, world = checkpoint.get("version"), checkpoint.get("world")
-    if type(version) is not int or not isinstance(world, str | None):
+    if type(version) is not int or not isinstance(world, str | None) or not isinstance(checkpoint.get("spec"), str):
         raise DyDiffError(
-            f"{path} is a damaged agent checkpoint: version {version!r}, world {world!r}.",
+            f"{path} is a damaged agent checkpoint: version {version!r}, world {world!r}, spaces {str(checkpoint.get('spec'))[:20]!r}.",
             "Save or copy the checkpoint again.",
         )
     if version > VERSION:

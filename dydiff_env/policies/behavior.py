@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws
 
@@ -21,7 +22,7 @@ class BehaviorPolicy(nn.Module):
     """A Gaussian over actions, its mean a network of the observation, fitted by likelihood; standardised inside, whatever the units.
 
     Args:
-        observations: (T, O), to normalise by.
+        observations: (rows, O), to normalise by.
         actions: (T, A), as well.
     """
 
@@ -32,11 +33,9 @@ class BehaviorPolicy(nn.Module):
 
     def __init__(self, observations: np.ndarray, actions: np.ndarray) -> None:
         super().__init__()
-        action_size, scale = actions.shape[1], actions.std(0, dtype=np.float64)
-        self.register_buffer("centre", torch.as_tensor(np.float32(actions.mean(0, dtype=np.float64))))
-        self.register_buffer("scale", torch.as_tensor(np.float32(np.where(scale > 0, scale, 1.0))))
-        self.register_buffer("mean", torch.as_tensor(np.float32(observations.mean(0, dtype=np.float64))))
-        self.register_buffer("std", torch.as_tensor(np.float32(observations.std(0, dtype=np.float64) + 1e-3)))
+        action_size, seen, done = actions.shape[1], Normalizer.fit(observations), Normalizer.fit(actions, floor=0.0)
+        for name, value in {"mean": seen.mean, "std": seen.std, "centre": done.mean, "scale": done.std}.items():
+            self.register_buffer(name, value)
         self.network = nn.Sequential(
             nn.Linear(observations.shape[1], HIDDEN),
             nn.ReLU(),
@@ -61,8 +60,7 @@ class BehaviorPolicy(nn.Module):
 def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = UPDATES) -> BehaviorPolicy:
     """Fit a Gaussian to the dataset's actions by maximum likelihood, ``updates`` steps of Adam."""
     with own_draws(torch.device(device), seed):
-        data = dataset.flat()
-        observations, actions = np.asarray(data.observations), np.asarray(data.actions)
+        observations, actions = dataset.observations, dataset.actions
         policy = BehaviorPolicy(observations, actions).to(device)
         optimizer = torch.optim.Adam(policy.network.parameters(), lr=1e-3, fused=True)
         optimizer.add_param_group({"params": [policy.log_std], "lr": 1e-2})  # it may have far to go
@@ -71,7 +69,7 @@ def clone(dataset: Dataset, device: str = "cpu", seed: int = 0, updates: int = U
             rows = torch.randint(len(actions), (BATCH,)).numpy()
             target = (torch.as_tensor(actions[rows], device=device) - policy.centre) / policy.scale
             error = (
-                target - policy(torch.as_tensor(observations[rows], device=device))
+                target - policy(torch.as_tensor(observations[rows + dataset.episode_of(rows)], device=device))
             ) / policy.log_std.exp()
             loss = (0.5 * error.square() + policy.log_std).sum(-1).mean()
             optimizer.zero_grad()

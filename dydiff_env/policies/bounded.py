@@ -56,6 +56,9 @@ class BoundedPolicy:
         self.proposed = self.clipped = 0
         self._probe()
 
+    def __repr__(self) -> str:
+        return f"BoundedPolicy({self.kind!r}, O={self.observation_size}, A={self.action_size})"
+
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
         """Actions (B, A) inside the space for observations (B, O).
 
@@ -90,7 +93,7 @@ class BoundedPolicy:
         return self.act(observations, deterministic)
 
     def _probe(self) -> None:
-        """One call on two zero observations, so that a wrong file fails before the first rollout."""
+        """One call on two observations, so that a wrong file fails before the first rollout."""
         try:
             actions = _shape(self.policy, self.observation_size)
         except DyDiffError:
@@ -101,7 +104,7 @@ class BoundedPolicy:
                 reason = str(error).strip() or type(error).__name__
                 raise DyDiffError(
                     f"The {self.kind} policy fails on observations of size {self.observation_size}: "
-                    f"{reason.splitlines()[-1]}",
+                    f"{' '.join(reason.split())[-300:]}",
                     f"Check the policy on a (2, {self.observation_size}) float32 batch.",
                 ) from error
             raise DyDiffError(
@@ -115,7 +118,7 @@ class BoundedPolicy:
                 f"but the action space needs (2, {self.action_size}).",
                 "Use a policy made for the world's source environment.",
             )
-        self.act(torch.zeros(2, self.observation_size))
+        self.act(_some(self.observation_size))
         self.proposed = self.clipped = 0
 
     def _accepted_width(self) -> int | None:
@@ -129,7 +132,15 @@ class BoundedPolicy:
         return None
 
 
+def _some(width: int) -> Tensor:
+    """Two observations; none is zero, by whose length a policy may divide."""
+    return torch.linspace(0.1, 0.9, 2 * width).reshape(2, width)
+
+
 def _shape(policy: Policy, width: int) -> tuple[int, ...]:
     with torch.no_grad():
-        result: Any = policy.act(torch.zeros(2, width), True)
+        result: Any = policy.act(_some(width), True)
+    if isinstance(result, (tuple, dict)):
+        raise DyDiffError(f"The policy returns a {type(result).__name__} of {len(result)}, not actions.",
+                          "Wrap it, so that it returns the actions alone.")
     return tuple(torch.as_tensor(result).shape)

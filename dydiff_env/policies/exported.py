@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,37 @@ class ExportedPolicy:
             node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"
         }
         batch = shapes[inputs[0]][0]
-        self.batch = batch if isinstance(batch, int) else None  # a fixed batch size, or None
+        self.least, self.most = (batch, batch) if isinstance(batch, int) else _range(program, batch)
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A) for observations (B, O), in blocks of the batch size where that is fixed."""
-        observations = observations.to(self.device)
-        if self.batch is None:
-            return self.module(observations)
-        missing = -len(observations) % self.batch
-        padded = torch.cat([observations, observations[-1:].expand(missing, -1)])
-        return torch.cat([self.module(block) for block in padded.split(self.batch)])[: len(observations)]
+        """Actions (B, A) for observations (B, O), in blocks of a size that it was exported for."""
+        return in_batches(self.module, observations.to(self.device), self.least, self.most)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"source": self.source, "device": self.device}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+
+def in_batches(run: Callable[[Tensor], Tensor], rows: Tensor, least: int, most: int | None) -> Tensor:
+    """What ``run`` makes of rows (B, O), at least ``least`` and at most ``most`` of them at a time (None: however many).
+
+    The last row is repeated where there are too few.
+    """
+    found = []
+    for block in rows.split(most or max(1, len(rows))):
+        missing = max(0, least - len(block))
+        found.append(run(torch.cat([block, block[-1:].expand(missing, -1)]) if missing else block)[: len(block)])
+    return torch.cat(found)
+
+
+def _range(program: torch.export.ExportedProgram, batch: Any) -> tuple[int, int | None]:
+    """The least and the largest batch that a dynamic size may be."""
+    limits = program.range_constraints.get(batch.node.expr)
+    if limits is None:
+        return 1, None
+    return max(1, int(limits.lower)), int(limits.upper) if limits.upper.is_Integer else None
 
 
 def load(path: Path, device: str) -> ExportedPolicy:

@@ -49,8 +49,8 @@ class FunctionPolicy:
                 "Pass a path, a callable on (B, O) tensors, or an object with act or predict.",
             )
         normalizing = getattr(target, "get_vec_normalize_env", None)
-        if normalizing is not None and (statistics := normalizing()) is not None:
-            self.target = SB3Policy(target.policy, statistics)  # predict() alone would see what no VecNormalize has scaled
+        if normalizing is not None:  # predict() alone would see what no VecNormalize has scaled, and explore by one draw for ever
+            self.target = SB3Policy(target.policy, normalizing(), bool(getattr(target, "use_sde", False)))
         self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
         self.predict: Any = getattr(self.target, "predict", None)
         self.sample: Any = getattr(self.target, "sample_action", self.predict)
@@ -72,7 +72,7 @@ class FunctionPolicy:
             actions = self.predict(rows) if deterministic else self.sample(rows)
             return torch.as_tensor(actions[0] if isinstance(actions, tuple) else actions).reshape(len(observations), -1)
         arguments = {"deterministic": deterministic} if self.switchable else {}
-        return torch.as_tensor(self.target(observations, **arguments))
+        return self.target(observations, **arguments)
 
 
 def load(name: str) -> Any:
@@ -120,7 +120,11 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
         digest.update(f"{value.shape}{value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, nn.Module):
         digest.update(_source(type(value)))
-        parts = (value.training, value.state_dict(), dict(value.named_buffers()), [_held(part) for part in value.modules()])
+        if made := getattr(value, "_get_constructor_parameters", None):  # SB3's: what it holds besides changes with every action
+            given = {key: repr(part) if isinstance(part, gym.Space) else part for key, part in made().items()}
+            parts = (value.state_dict(), [_source(type(part)) for part in value.modules()], given)
+        else:
+            parts = (value.training, value.state_dict(), dict(value.named_buffers()), [_held(part) for part in value.modules()])
     elif isinstance(value, Mapping):
         parts = [*value.items()]
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -181,8 +185,8 @@ def _named(function: Any) -> list[tuple[str, Any]]:
 
 def _takes_deterministic(target: Any, by_any_name: bool = False) -> bool:
     """Whether ``deterministic`` is an argument, or, ``by_any_name``, one of ``**arguments``."""
-    try:
-        wanted = inspect.signature(target).parameters
+    try:  # a module's own signature is that of any module
+        wanted = inspect.signature(target.forward if isinstance(target, nn.Module) else target).parameters
     except (TypeError, ValueError):
         return False
     return "deterministic" in wanted or (by_any_name and any(one.kind is one.VAR_KEYWORD for one in wanted.values()))

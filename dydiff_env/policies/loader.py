@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import torch
 
 import dydiff_env.embedded as embedded
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.policies import agent, behavior, d3, exported, function, onnx, sb3, torchscript
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.policies.kinds import file_kind
@@ -53,9 +55,10 @@ def load_policy(
         DyDiffError: for a missing, damaged, untrusted or unknown file, or one whose sizes do not match.
     """
     if not isinstance(path_or_name, str | Path):
-        return as_policy(path_or_name, _spec(spec, "An object in memory"))
+        return as_policy(path_or_name, _spec(spec, "An object in memory"), vecnormalize=vecnormalize)
     text, path = str(path_or_name), Path(path_or_name).expanduser()
-    if vecnormalize is not None and (not path.is_file() or file_kind(path) != "sb3"):
+    named = text in ("random", "behavior", embedded.NAME) or ":" in text  # else a file that is not there is told of below
+    if vecnormalize is not None and ((named and not path.is_file()) or (path.is_file() and file_kind(path) != "sb3")):
         raise DyDiffError(
             f"vecnormalize goes with a Stable-Baselines3 checkpoint, which {text} is not.",
             "Leave it out.",
@@ -98,6 +101,12 @@ def as_policy(policy: Any, spec: DatasetSpec, **options: Any) -> BoundedPolicy:
     """
     if isinstance(policy, (str, Path)):
         return load_policy(policy, spec, **options)
+    if options.get("vecnormalize") is not None:
+        raise DyDiffError(
+            "vecnormalize goes with a checkpoint file, not with an object in memory.",
+            "Pass the .zip, or load the model with env=VecNormalize.load(FILE, venv).",
+            usage=True,
+        )
     if isinstance(policy, BoundedPolicy):
         _same_sizes(policy, spec)
         return policy
@@ -136,7 +145,13 @@ def _load_file(
         if spec is None:
             return loaded
         _same_sizes(loaded, spec)
-        return _bound(network, spec, kind=kind, fingerprint=digest)
+        bound = _bound(network, spec, kind=kind, fingerprint=digest)
+        if not (torch.allclose(loaded.low, bound.low) and torch.allclose(loaded.high, bound.high)):
+            warnings.warn(
+                f"{path.name} acts within {loaded.low.tolist()} to {loaded.high.tolist()}, the data within {bound.low.tolist()} to "
+                f"{bound.high.tolist()}: was it trained behind a wrapper that rescales actions?", Note, stacklevel=2,
+            )
+        return bound
     policy: Policy
     if kind == "torchscript":
         policy = torchscript.load(path, device)

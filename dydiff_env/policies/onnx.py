@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.exported import in_batches
 
 
 class OnnxPolicy:
@@ -35,16 +36,16 @@ class OnnxPolicy:
             ) from error
         observation = self.session.get_inputs()[0]
         self.name = observation.name
-        self.one_by_one = observation.shape[0] == 1
+        self.batch = observation.shape[0] if isinstance(observation.shape[0], int) else None  # a fixed batch size, or None
         self.dtype = np.float64 if "double" in observation.type else np.float32
 
     def act(self, observations: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions (B, A) for observations (B, O), row by row where the graph's batch size is fixed at one."""
-        array = observations.cpu().numpy().astype(self.dtype)
-        blocks = np.split(array, len(array)) if self.one_by_one else [array]
-        return torch.as_tensor(
-            np.concatenate([self.session.run(None, {self.name: block})[0] for block in blocks])
-        )
+        """Actions (B, A) for observations (B, O), in blocks of the batch size where that is fixed."""
+
+        def run(rows: Tensor) -> Tensor:
+            return torch.as_tensor(self.session.run(None, {self.name: rows.numpy().astype(self.dtype)})[0])
+
+        return in_batches(run, observations.cpu(), self.batch or 1, self.batch)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"source": self.source}

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from dydiff_env.data.flattening import canonical, unflatten_batch
-from dydiff_env.errors import DyDiffError
-from dydiff_env.policies.draws import own_draws
+from dydiff_env.errors import DyDiffError, Note
 
 
 class SB3Policy:
@@ -24,10 +23,11 @@ class SB3Policy:
     Args:
         network: an SB3 ``BasePolicy``; its own ``predict`` squashes or clips.
         statistics: the pickled ``VecNormalize``, or None.
+        explores: whether draws are of its state-dependent exploration (gSDE): anew, for each row, whenever it acts.
     """
 
-    def __init__(self, network: Any, statistics: Any | None = None) -> None:
-        self.network, self.statistics = network, statistics
+    def __init__(self, network: Any, statistics: Any | None = None, explores: bool = False) -> None:
+        self.network, self.statistics, self.explores = network, statistics, explores
         self.observation_space: gym.Space = network.observation_space
         self.action_space: gym.Space = network.action_space
 
@@ -42,6 +42,8 @@ class SB3Policy:
         batch: Any = unflatten_batch(canonical(self.observation_space), observations.cpu().numpy())
         if self.statistics is not None and self.statistics.norm_obs:
             batch = self._normalized(batch)
+        if self.explores and not deterministic:
+            self.network.reset_noise(len(observations))
         actions, _ = self.network.predict(batch, deterministic=deterministic)
         return torch.as_tensor(actions).reshape(len(observations), -1)
 
@@ -75,9 +77,6 @@ def load(path: Path, vecnormalize: Path | None, device: str) -> SB3Policy:
         assert data is not None
         network = _network(data, device)
         network.load_state_dict(parameters["policy"])
-        if data.get("use_sde"):
-            with own_draws(torch.device(device), 0):
-                network.reset_noise()  # its exploration was drawn before the weights were there
     except DyDiffError:
         raise
     except Exception as error:
@@ -86,16 +85,15 @@ def load(path: Path, vecnormalize: Path | None, device: str) -> SB3Policy:
             "Save it again with the Stable-Baselines3 version installed here.",
         ) from error
     network.set_training_mode(False)
-    if (
-        vecnormalize is None
-        and (beside := path.with_name(path.name.split(".")[0] + ".vecnormalize.pkl")).is_file()
-    ):
-        warnings.warn(
-            f"{beside.name} lies beside {path.name} but is not used; pass it as vecnormalize if the policy "
-            "was trained with VecNormalize.",
-            stacklevel=3,
-        )
-    return SB3Policy(network, None if vecnormalize is None else _statistics(vecnormalize))
+    if vecnormalize is None:
+        beside = path.with_name(path.name.split(".")[0] + ".vecnormalize.pkl")
+        # An on-policy algorithm keeps what it saw before normalisation only where there was one.
+        inside = "replay_buffer_class" not in data and data.get("_last_original_obs") is not None
+        if inside or beside.is_file():
+            trained = f"{path.name} was trained inside a VecNormalize" if inside else f"{beside.name} lies beside {path.name}"
+            warnings.warn(f"{trained}, whose statistics are not used; pass them as vecnormalize (--vecnormalize FILE).", Note, stacklevel=3)
+    statistics = None if vecnormalize is None else _statistics(vecnormalize)
+    return SB3Policy(network, statistics, bool(data.get("use_sde")))
 
 
 def _network(data: dict[str, Any], device: str) -> Any:
@@ -126,7 +124,9 @@ def _statistics(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             statistics = pickle.load(file)
-        statistics.obs_rms, statistics.clip_obs, statistics.epsilon, statistics.norm_obs  # noqa: B018
+        held = vars(statistics)  # asked itself for what it has not, it would look for it without end
+        if held["norm_obs"]:
+            held["obs_rms"], held["clip_obs"], held["epsilon"]
     except Exception as error:
         raise DyDiffError(
             f"{path} is not a VecNormalize file: {error}.", "Pass the .pkl that VecNormalize.save wrote."

@@ -13,17 +13,21 @@ from torch import Tensor
 
 from dydiff_env.errors import DyDiffError
 
-REACHING_OUT = re.compile(rb"\b(from_file|save|rpc_\w+)\s*\(|\bops\.(?!aten\b|prim\b|quantized\b)")
-"""Calls of TorchScript that write files or leave the process; the rest of the language only computes."""
+REACHING_OUT = re.compile(rb"\b(from_file|save|rpc_\w+)\b|\bops\b(?!\.(?:aten|prim|quantized)\b)")
+"""Names in TorchScript of what writes files or leaves the process; the rest of the language only computes."""
 
 
 def reaches_out(path: Path) -> str | None:
     """The first call in a TorchScript file that could touch more than tensors, or None. Nothing is executed."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".py") and (found := REACHING_OUT.search(archive.read(name))):
-                    return found.group().decode().rstrip("( ")
+            for entry in archive.infolist():  # each one: of two of the same name torch may read the other
+                if not entry.filename.lower().endswith((".py", "model.json")):
+                    continue
+                if entry.filename.lower().endswith("model.json"):
+                    return "an old format's code"
+                if found := REACHING_OUT.search(archive.read(entry)):
+                    return found.group().decode()
     except Exception as error:  # zlib, encryption, offsets: an archive can be damaged in many ways
         raise DyDiffError(
             f"{path} is a damaged archive ({type(error).__name__}).", "Save or copy the file again."

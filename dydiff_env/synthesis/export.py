@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -179,7 +180,7 @@ def export(
                         opened.synthesizer.trust  # noqa: B018 - now, and once: each task on the cluster would ask anew
                     if progress and isinstance(opened.synthesizer, Dreamer):
                         taking = dream_seconds(opened.synthesizer, options, (batches[index] for index in missing))
-                        announce("dreaming", taking / min(workers, max(1, len(missing))))
+                        announce("dreaming", taking / min(workers, os.cpu_count() or 1, max(1, len(missing))))
                     made = (
                         in_order_on_ray(opened.synthesizer, options, missing, workers, address, device)
                         if engine == "ray"

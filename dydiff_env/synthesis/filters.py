@@ -98,7 +98,8 @@ def select(
     count = min(wanted, len(sound))
     if count == 0:
         return np.empty(0, np.int64)
-    picked = np.asarray(chosen(rollouts.select(sound), count, temperature, np.random.default_rng(seed)))
+    whole = rollouts if len(sound) == len(rollouts) else rollouts.select(sound)
+    picked = np.asarray(chosen(whole, count, temperature, np.random.default_rng(seed)))
     if picked.shape != (count,) or len(np.unique(picked)) != count:
         raise DyDiffError(
             f"Filter {name!r} was asked for {count} different rows and gave {picked.shape}.",

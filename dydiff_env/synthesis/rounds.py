@@ -116,16 +116,16 @@ def run_round(
         rollouts, cut = cut_uncertain(rollouts, options.max_uncertainty)
     chosen = select(options.filter, rollouts, options.keep, temperature=options.temperature, seed=draw)
     kept = rollouts.select(chosen)
-    sound = rollouts.select(np.flatnonzero(finite_rows(rollouts)))
+    sound = finite_rows(rollouts)
     statistics = {
         "round": index,
         "starts": batch,
         "kept": len(kept),
-        "diverged": len(rollouts) - len(sound),
+        "diverged": int((~sound).sum()),
         "cut": cut,
         "terminated": int(kept.terminations.sum()),
         "transitions": int(kept.lengths.sum()),
-        "returns_all": _summary(sound.returns),
+        "returns_all": _summary(rollouts.returns[sound]),
         "returns_kept": _summary(kept.returns),
         "actions_proposed": proposed,
         "actions_clipped": clipped,

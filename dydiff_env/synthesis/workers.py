@@ -102,9 +102,7 @@ class Sources:
             )
         world = self.world if isinstance(self.world, World) else World.load(self.world, device=self.device)
         if method.model is None:
-            by_name = isinstance(self.policy, (str, Path))
-            options = {**self.loading, "device": self.device} if by_name else {}
-            policy = as_policy(self.policy, world.spec, **options)
+            policy = as_policy(self.policy, world.spec, **self.loading, device=self.device)
             return Opened(Dreamer(world, policy), world, policy, None)
         if isinstance(self.world, World):
             raise DyDiffError(
@@ -152,7 +150,7 @@ def _pool(
     threads = max(1, (os.cpu_count() or 1) // workers)
     pending: deque[Future[Round]] = deque()
     todo = iter(indices)
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     # By a file: handed over directly, what is larger than a pipe holds would keep this process waiting for a child that died at its start.
     with _in_a_file(sources) as file, ProcessPoolExecutor(workers, context, _prepare, (file, threads)) as pool:
         try:
@@ -164,6 +162,10 @@ def _pool(
                 if (index := next(todo, None)) is not None:  # type: ignore[assignment]
                     pending.append(pool.submit(_run, made_of, options, index))
                 yield result
+        except BaseException:  # also a reader who wants no more: rounds under way are nobody's
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

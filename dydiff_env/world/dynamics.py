@@ -16,6 +16,7 @@ from dydiff_env.world.networks import EnsembleLinear, Units, initial, waves
 
 LEAST = 1e-3  # deviation of a change, standardised, as far as memory goes
 FAR = 10.0  # a remembered change is cut off at so many deviations
+MANY = 16384  # rows a call: what lies between the layers of more takes gigabytes
 CACHED = 256  # rows a call on a processor: what lies between the layers of more leaves its cache, and takes half as long again
 
 
@@ -231,6 +232,10 @@ class Dynamics(nn.Module):
     @torch.no_grad()
     def predict(self, states: Tensor, actions: Tensor, memory: Tensor | None = None) -> Prediction:
         """The elites' mean next state and their disagreement, (B, O) each, for states (B, O), actions (B, A) and memory (B, P)."""
+        if len(states) > MANY:
+            parts = (states, actions) if memory is None else (states, actions, memory)
+            found = [self.predict(*some) for some in zip(*(part.split(MANY) for part in parts), strict=True)]
+            return Prediction(*(torch.cat(part) for part in zip(*found, strict=True)))
         change = _change(self.inputs(states, actions, memory).expand(len(self.elites), -1, -1), self._layers)
         mean = change.mean(0)
         variance = (change - mean).square_().mean(0)  # torch.var_mean takes thirty times as long over so few

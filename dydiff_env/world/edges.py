@@ -36,7 +36,9 @@ def edges(data: Dataset, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     at_low, at_high, changes = (np.zeros(len(low), np.int64) for _ in range(3))
     for block in blocks:
         some = np.asarray(data.observations[block.start : block.stop + 1])
-        later = ~np.isin(np.arange(block.start, block.start + len(some)), firsts)
+        later = np.ones(len(some), bool)
+        here = slice(*np.searchsorted(firsts, [block.start, block.start + len(some)]))
+        later[firsts[here] - block.start] = False
         changes += ((some[1:] != some[:-1]) & later[1:, None]).sum(0)
         counted = some[:BLOCK][later[:BLOCK]]
         at_low += (counted <= low + NEAR * std).sum(0)

@@ -18,7 +18,7 @@ import torch
 
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.lock import sole_writer
 from dydiff_env.products import fast_products
 from dydiff_env.progress import summary_writer
@@ -70,12 +70,11 @@ def fit(
     settings, logged = get_preset(preset), load_dataset(dataset)
     data = one_goal_each(logged)
     if replaced := len(data) - len(logged):
-        warnings.warn(f"{replaced} goals are replaced within episodes: each counts as reached there, and ends a dream.", stacklevel=3)
+        warnings.warn(f"{replaced} goals are replaced within episodes: each counts as reached there, and ends a dream.", Note, stacklevel=3)
     if (outside := data.outside()) > 0.001:
         warnings.warn(
             f"{outside:.1%} of the logged actions lie outside the action space {data.spec.action_space}. Dreams clip a policy's actions "
-            "to it: give the dataset its real bounds.",
-            stacklevel=3,
+            "to it: give the dataset its real bounds.", Note, stacklevel=3,
         )
     peers = processes(device)
     log = tensorboard_log(tensorboard if peers.main else None)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
+from dydiff_env.products import check_device
 from dydiff_env.publish import WORLD, check_free, publish
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.models import Models
@@ -64,6 +65,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def load(path: Path, device: str | torch.device) -> World:
     """What :meth:`World.load` says."""
+    check_device(device)
     with _readable(path):
         document, tensors = _read(path)
         spec = DatasetSpec.from_json(json.dumps(document["spec"]))
@@ -157,7 +159,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise DyDiffError(f"{path} is not a world (it has no world.json).", fix)
     try:
         yield
-    except DyDiffError:
+    except (DyDiffError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else ""

@@ -302,7 +302,7 @@ class World:
         """Read a world that :meth:`save` wrote. Reads JSON and safetensors only: no code runs.
 
         Raises:
-            DyDiffError: where the folder is missing, incomplete, damaged, or of another schema.
+            DyDiffError: where the folder is missing, incomplete, damaged, or of another schema, or the device cannot be used.
         """
         from dydiff_env.world import storage  # it makes Worlds, so it stands above this file
 

@@ -44,7 +44,7 @@ def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
         for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
             for i, log in enumerate(logs):
                 x, y = _points(log, column)
-                line(made, name, x, y, colour, mode="lines", legendgroup=name, showlegend=i == 0, width=1.5)
+                line(made, name, x, y, colour, mode="lines" if len(x) > 1 else "markers", legendgroup=name, showlegend=i == 0, width=1.5)
         made.update_layout(showlegend=True)
         if any(trace.y for trace in made.data):
             parts.append(Chart(made, f"The {what} at each row of the log."))
@@ -54,7 +54,7 @@ def learning_curves(runs: dict[str, list[Log]]) -> list[Chart | Table]:
 def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
     names = {"normalized_score": "normalised score", "dream_return": "dreamt return"}
     made = figure("updates", names.get(score, "return"))
-    several = any(len(logs) > 1 for logs in runs.values())
+    several, banded = any(len(logs) > 1 for logs in runs.values()), score == "return_mean"
     for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
         points = [dict(zip(*_points(log, score), strict=True)) for log in logs]
         x = sorted(set.intersection(*(set(p) for p in points))) or sorted(points[0])
@@ -68,12 +68,11 @@ def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
         label = f"{name} ({len(values)} runs)" if len(values) > 1 else name
         line(made, label, x, values.mean(0).tolist(), colour)
     made.update_layout(showlegend=True)
-    return Chart(
-        made,
-        f"Mean in {'the dream' if score == 'dream_return' else 'the real environment'}. Band: "
-        + ("95 % bootstrap interval over runs; of a single run, " if several else "")
-        + "one standard deviation over real episodes, where the unit is return.",
-    )
+    caption = "Mean in the real environment."
+    if score == "dream_return":
+        caption = "Mean of dreamt episodes; of a run of improve, over its rounds: what it began with, and the least gain in any member."
+    bands = ["95 % bootstrap interval over runs"] * several + ["one standard deviation over a single run's episodes"] * banded
+    return Chart(made, caption + (f" Band: {'; '.join(bands)}." if bands else ""))
 
 
 def final_table(runs: dict[str, list[Log]], score: str) -> Table:

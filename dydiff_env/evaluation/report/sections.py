@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.dataset import Dataset, DatasetSpec
 from dydiff_env.data.minari_io import load_dataset, read_metadata
+from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.clone import BestClone
 from dydiff_env.evaluation.report import charts
@@ -78,10 +79,12 @@ def world_sections(
             steps = refinement.get("iterations", world.iterations)
             chosen = f"M{steps}"
             parts = [charts.closed_loop(fidelity, chosen), parts[0], charts.against_m(fidelity, chosen)]
-            headlines.append(Headline(f"M = {steps}", f"refinements found best for {name}, on held-out data"))
+            headlines.append(Headline(f"M = {steps}", f"refinements chosen for {name}, by held-out data"))
             results = fidelity["closed_loop"]
-            ratio = results["M0"]["mean"] / max(results.get(chosen, results["M0"])["mean"], 1e-12)
-            headlines.append(Headline(f"{ratio:.3g}×", "less closed-loop error than the single-step rollout"))
+            if steps and chosen in results:
+                ratio = results["M0"]["mean"] / max(results[chosen]["mean"], 1e-12)
+                said = "less error than the single-step rollout's on held-out windows, corrections believed whole"
+                headlines.append(Headline(f"{ratio:.3g}×", said))
             lead += f" {refinement.get('reason', '')}"
         parts.append(training_table(world.record))
         sections.append(Section(f"Fidelity: {name}", lead, parts))
@@ -107,15 +110,26 @@ def choose_policy(world: World, checkpoints: list[Path], dreaming: Dreaming) -> 
     """The policy asked for, else a checkpoint that fits, else the world's best clone, else random actions."""
     if dreaming.policy is not None:
         chosen = load_policy(dreaming.policy, world.spec, trust=dreaming.trust, vecnormalize=dreaming.vecnormalize, device=dreaming.device)
-        return chosen, Path(dreaming.policy).name
+        named = isinstance(dreaming.policy, str | Path)
+        return chosen, Path(dreaming.policy).name if named else type(dreaming.policy).__name__
     for path in checkpoints:
         try:
+            if _of_another_task(path, world):
+                continue
             return load_policy(path, world.spec, device=dreaming.device), path.name
         except DyDiffError:
             continue  # made for another environment, or a format that needs --trust: not this picture's
     if world.models.behavior is not None:
         return BestClone(world), "a clone of the best episodes"
     return load_policy("random", world.spec), "random actions"
+
+
+def _of_another_task(path: Path, world: World) -> bool:
+    """Whether an agent was trained on data of another environment, which may have as many numbers."""
+    if file_kind(path) != "agent":
+        return False
+    theirs, ours = DatasetSpec.from_json(read_checkpoint(path)["spec"]).env_spec, world.spec.env_spec
+    return theirs is not None and ours is not None and environment_spec(theirs).id != environment_spec(ours).id
 
 
 def dataset_section(folders: list[Path], headlines: list[Headline]) -> Section:

@@ -102,7 +102,8 @@ def _is_policy(path: Path) -> bool:
 def _is_fidelity(path: Path) -> bool:
     """Whether ``fidelity --json`` printed it; ``evaluate --json`` prints a list of policies."""
     try:
-        return isinstance(read_json(path).get("policies"), dict)
+        policies = read_json(path).get("policies")
+        return isinstance(policies, dict) and bool(policies)  # without a simulator there is nothing to show
     except DyDiffError:
         return False
 
@@ -128,10 +129,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
-    """The columns of a log of ``train``, as numbers; NaN where a row has none."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    """The columns of a log of ``train``, as numbers; NaN where a row has none.
+
+    Raises:
+        DyDiffError: where it holds other things than numbers.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise DyDiffError(f"{path} is no log of `train`: {error}.", "Move it away, or restore it.") from error
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
