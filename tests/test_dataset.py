@@ -5,6 +5,8 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
@@ -30,6 +32,18 @@ def steps(count: int, **changes: np.ndarray) -> Episode:
 def test_episodes_that_cannot_be_are_refused_where_they_are(wrong: dict[str, np.ndarray], words: str) -> None:
     with pytest.raises(DyDiffError, match=words):
         Dataset.from_episodes(SPEC, [steps(2), steps(4, **wrong), steps(3)])
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60))
+@settings(deadline=None)
+def test_blocks_are_the_whole_in_order(lengths: list[int], transitions: int) -> None:
+    rng = np.random.default_rng(0)
+    episodes = [Episode(rng.normal(size=(n + 1, 3)), rng.normal(size=(n, 2)), rng.normal(size=n), bool(n % 2)) for n in lengths]
+    whole = Dataset.from_episodes(SPEC, episodes)
+    blocks = list(whole.blocks(transitions))
+    again = Dataset.from_episodes(SPEC, [block.episode(i) for block in blocks for i in range(len(block))])
+    assert again.spec.fingerprint == whole.spec.fingerprint and all(len(block) for block in blocks)
+    assert all(block.transitions < transitions + max(lengths) for block in blocks)
 
 
 def test_no_episodes_are_no_dataset() -> None:

@@ -112,7 +112,7 @@ def test_a_dream_that_outlives_its_anchor_stays_uncertain(tiny_world, monkeypatc
         rolled = rollout(*given)
         steps = torch.arange(rolled.alive.shape[1])
         return rolled._replace(alive=(steps < 3).float().expand_as(rolled.alive),
-                               disagreement=rolled.disagreement * (steps <= 3)[:, None])
+                               disagreement=rolled.disagreement * (steps <= 3))
 
     starts, trust = tiny_world.sample_starts(4, seed=1), Trust(0.0)
     whole = tiny_world.dream(Push(), starts, iterations=1, trust=trust)
@@ -359,9 +359,9 @@ def test_the_members_correction_fades_before_a_further_window(tiny_world):
 
 def test_error_scale_is_calibrated():
     torch.manual_seed(0)
-    disagreement = 0.1 * torch.rand(4000, 1, 1) * torch.ones(4000, 5, 2)
+    disagreement = 0.1 * torch.rand(4000, 1) * torch.ones(4000, 5)
     steps = torch.arange(1.0, 6).sqrt()[None, :, None]
-    error = torch.randn(4000, 5, 2) * disagreement * steps * 3
+    error = torch.randn(4000, 5, 2) * disagreement[..., None] * steps * 3
     scale = ErrorScale.fit(error, disagreement, torch.ones(4000, 5))
     z = (error / scale(disagreement)).square().mean((0, 2))
     assert ((z > 0.7) & (z < 1.3)).all()

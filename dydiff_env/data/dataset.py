@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import NoneType
 from typing import NamedTuple
 
@@ -256,6 +257,15 @@ class Dataset:
         start, stop = self.offsets[index], self.offsets[index + 1]
         return Episode(self.observations[start + index:stop + index + 1], self.actions[start:stop],
                        self.rewards[start:stop], bool(self.terminations[index]))
+
+    def blocks(self, transitions: int = 50_000) -> Iterator[Dataset]:
+        """All episodes in order, some at a time: together about so many transitions, one at least."""
+        begins = np.searchsorted(self.offsets, np.arange(0, self.transitions, transitions))
+        for first, last in pairwise(np.unique(np.append(begins, len(self)))):
+            start, stop = self.offsets[first], self.offsets[last]
+            yield replace(self, observations=self.observations[start + first : stop + last], actions=self.actions[start:stop],
+                          rewards=self.rewards[start:stop], terminations=self.terminations[first:last],
+                          offsets=self.offsets[first : last + 1] - start)  # fmt: skip
 
     def episode_of(self, transitions: np.ndarray) -> np.ndarray:
         """The episode each of these transition indices lies in, same shape."""

@@ -193,7 +193,8 @@ def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False
     """Write a whole dataset as a Minari folder; ``metadata`` goes to ``MinariWriter.publish``."""
     check_name(path := Path(path).expanduser())
     with sole_writer(path), MinariWriter(path, dataset.spec, overwrite=overwrite) as writer:
-        writer.append(dataset)
+        for block in dataset.blocks():
+            writer.append(block)
         return writer.publish(**metadata)
 
 

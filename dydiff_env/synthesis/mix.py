@@ -85,7 +85,8 @@ def mix(
         try:
             with MinariWriter(staged, spec, overwrite=True) as writer:
                 for dataset in datasets:
-                    writer.append(dataset)
+                    for block in dataset.blocks():
+                        writer.append(block)
                 writer.publish(
                     description="Real and synthetic episodes; infos/source tells them apart.",
                     provenance={"kind": "mix", "sources": named},

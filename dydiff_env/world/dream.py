@@ -194,7 +194,7 @@ def _window(
     # A refined dream may outlive the single-step rollout, which has nothing to say after its end: what it last said holds on.
     last = (rolled.alive > 0).sum(1, keepdim=True)
     said = torch.minimum(torch.arange(horizon, device=world.device), last)
-    uncertainties = rolled.disagreement.square().mean(-1).sqrt().gather(1, said)
+    uncertainties = rolled.disagreement.gather(1, said)
     return refined[:, : kept + 1], actions[:, :kept], uncertainties[:, :kept], alive[:, :kept] > enough
 
 

@@ -16,7 +16,7 @@ from dydiff_env.world.rollout import Rollout
 class ErrorScale:
     """The rollout's expected error, from its step and the disagreement it has gathered.
 
-    ln E(s_t − ŝ_t)² ≈ α_{t,d} + β_{t,d} · ln Σ_{k≤t} mean_d disagreement²
+    ln E(s_t − ŝ_t)² ≈ α_{t,d} + β_{t,d} · ln Σ_{k≤t} disagreement_k²
 
     A calibrated uncertainty, and the unit in which the denoiser works.
 
@@ -30,11 +30,11 @@ class ErrorScale:
 
     @staticmethod
     def gathered(disagreement: Tensor) -> Tensor:
-        """ln of the disagreement gathered so far, (B, L, 1), from (B, L, O)."""
-        return (disagreement.square().mean(-1, keepdim=True).cumsum(1) + 1e-8).log()
+        """ln of the disagreement gathered so far, (B, L, 1), from (B, L)."""
+        return (disagreement.square().cumsum(1)[..., None] + 1e-8).log()
 
     def __call__(self, disagreement: Tensor) -> Tensor:
-        """Expected absolute errors (B, L, O) of a rollout with this disagreement (B, L, O); L may be a prefix."""
+        """Expected absolute errors (B, L, O) of a rollout with this disagreement (B, L); L may be a prefix."""
         length = disagreement.shape[1]
         log_variance = self.intercept[:length] + self.slope[:length] * self.gathered(disagreement)
         return (log_variance / 2).clamp(np.log(1e-3), np.log(5.0)).exp()
@@ -45,7 +45,7 @@ class ErrorScale:
 
         Args:
             error: s − ŝ, (B, L, O).
-            disagreement: (B, L, O).
+            disagreement: (B, L).
             mask: (B, L), 1 where the error is known.
         """
         x, y, w = ErrorScale.gathered(disagreement), (error.square() + 1e-8).log(), mask[..., None]

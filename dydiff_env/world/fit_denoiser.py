@@ -25,7 +25,7 @@ from dydiff_env.world.rollout import Rollout
 from dydiff_env.world.training import train
 
 SCALED = 20_000_000  # numbers that the error scale is fitted to, so that memory does not grow with the observation
-STORED = ("states", "actions", "disagreement", "alive")  # of a rollout
+STORED = ("states", "actions", "disagreement", "alive")  # of a rollout; for wide observations the states are nearly all of it
 CHUNK = 500  # windows rolled out at a time,
 SAVED = 20  # and chunks after which a killed fit goes on
 
@@ -41,17 +41,17 @@ def roll_out_anchors(fitting: Fitting) -> tuple[dict[str, np.ndarray], ErrorScal
         np.float32
     )
     clone = (np.arange(count) // CHUNK) % behavior.config.clones  # one clone a chunk
-    sizes = ((count, length + 1, o), (count, length, a), (count, length, o), (count, length))
+    sizes = ((count, length + 1, o), (count, length, a), (count, length), (count, length))
     shapes = dict(zip(STORED, sizes, strict=True))
-    marker = fitting.folder / "anchors.json"
+    marker = fitting.folder / "rollouts.json"
     done = json.loads(marker.read_text())["chunks"] if marker.exists() else 0
     if not done and fitting.peers.main:
         for name, shape in shapes.items():
-            path = fitting.folder / f"anchor_{name}.npy"
+            path = fitting.folder / f"rollout_{name}.npy"
             open_memmap(path, "w+", np.float32, shape)
             reserve(path, 0, path.stat().st_size)  # now: what is written through memory onto a full disk kills the process
     fitting.peers.wait()
-    bank = {name: open_memmap(fitting.folder / f"anchor_{name}.npy", "r+") for name in shapes}
+    bank = {name: open_memmap(fitting.folder / f"rollout_{name}.npy", "r+") for name in shapes}
     chunks = -(-count // CHUNK)
     with progress_bar("rollouts", chunks, fitting.progress) as advance:
         advance(done)

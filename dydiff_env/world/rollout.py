@@ -24,7 +24,7 @@ class Rollout(NamedTuple):
 
     states: Tensor  # (B, L+1, O)
     actions: Tensor  # (B, L, A)
-    disagreement: Tensor  # (B, L, O), of the elites about s_{t+1}
+    disagreement: Tensor  # (B, L), of the elites about s_{t+1}: root mean square over its dimensions
     alive: Tensor  # (B, L), 1 where neither s_{t+1} nor any state before it is terminal, or how likely that is
     first: Tensor | None = None  # (B, L, O), what the first elite alone would have put in s_{t+1}'s place; not kept in training
     memory: Tensor | None = None  # (B, P), of the step before the first
@@ -51,7 +51,7 @@ def rollout(
     """
     rows, size = starts.shape
     states = starts.new_empty(rows, horizon + 1, size)  # filled in place: lists of parts fragment the heap
-    disagreement, first = starts.new_empty(2, rows, horizon, size)
+    first, disagreement = starts.new_empty(rows, horizon, size), starts.new_empty(rows, horizon)
     alive = starts.new_ones(rows, horizon + 1)
     actions: list[Tensor] = []
     states[:, 0] = now = starts
@@ -63,7 +63,8 @@ def rollout(
         following = torch.where(kept, prediction.mean.clamp(-BOUND, BOUND), now)
         recalled = dynamics.recall(now, actions[-1], following)
         states[:, t + 1] = now = following
-        disagreement[:, t], first[:, t] = prediction.disagreement * kept, prediction.first
+        disagreement[:, t] = prediction.disagreement.square().mean(-1).sqrt() * kept[:, 0]
+        first[:, t] = prediction.first
         alive[:, t + 1] = alive[:, t] * termination.outlived(now)
     return Rollout(states, torch.stack(actions, 1), disagreement, alive[:, 1:], first, memory)
 
