@@ -27,9 +27,9 @@ types: $(STAMP)
 	ln -s $(CURDIR)/dydiff_env/* $(CURDIR)/agents $(CURDIR)/cli build/types/dydiff_env/
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 
-# Hypothesis draws the same examples in each run; `.venv/bin/pytest` by itself looks for new ones.
+# Hypothesis draws the same examples in each run; `.venv/bin/pytest` by itself looks for new ones. In two processes: make tests PYTEST="-n 2".
 tests: $(STAMP)
-	$(BIN)/pytest --hypothesis-profile=ci
+	$(BIN)/pytest --hypothesis-profile=ci $(PYTEST)
 
 # The lowest version of everything that pyproject.toml allows, in an environment of its own.
 LOWEST := build/lowest
