@@ -87,17 +87,16 @@ def improve(
     if resumed := resume and out.exists():
         agent = _resumed(out, agent)
     schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
-    begun = time.perf_counter()
-    before, error = judge(policy)["dream_return"], None
-    if progress and (left := config.rounds - agent.updates):
-        judging = (time.perf_counter() - begun) * left / schedule.eval_every
-        announce("improve", judging + left * round_seconds(world, config), "left" if resumed else "in all")
     with sole_writer(out):
-        if not resumed:
-            for stale in (out, best_path(out), out.with_suffix(".csv")):
-                stale.unlink(missing_ok=True)
-            error = agent.begin(world, policy)
-        elif named not in (None, agent.world):  # the world was moved
+        for stale in () if resumed else (out, best_path(out), out.with_suffix(".csv")):
+            stale.unlink(missing_ok=True)  # first: stopped from here on, nothing of an older run is gone on with
+        begun = time.perf_counter()
+        before = judge(policy)["dream_return"]
+        if progress and (left := config.rounds - agent.updates):
+            judging = (time.perf_counter() - begun) * left / schedule.eval_every
+            announce("improve", judging + left * round_seconds(world, config), "left" if resumed else "in all")
+        error = None if resumed else agent.begin(world, policy)
+        if resumed and named not in (None, agent.world):  # the world was moved
             agent.world = named
             if best_path(out).exists():
                 best = SVG.load(best_path(out), world.device)

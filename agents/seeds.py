@@ -24,7 +24,7 @@ from dydiff_env.agents.algorithms import agent_class, resume_agent
 from dydiff_env.agents.judge import Judge, best_path, check_checkpoint
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
-from dydiff_env.children import die_with_parent
+from dydiff_env.children import die_with_parent, end_children
 from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
@@ -198,8 +198,7 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
                 shown = done
             documents = [task.result() for task in tasks]
         except BaseException as error:
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+            end_children(others)
             if isinstance(error, BrokenProcessPool):
                 raise DyDiffError(
                     "The process of a seed died.", "Memory may be short: --resume with fewer --seeds."

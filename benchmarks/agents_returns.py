@@ -48,7 +48,7 @@ def run(learner: Learner, data: Dataset, updates: int, episodes: int, path: Path
             found = evaluate_returns(learner, environment_of(data.spec), episodes, seed=1000)
             record["evaluations"].append([learner.updates, float(found.returns.mean())])
         path.write_text(json.dumps(record, indent=1))
-        learner.save(state)  # last: a kill between these two lines repeats an evaluation, no more
+        learner.save(state)  # last: after a kill between these two lines the part is trained and evaluated again, its seconds counted twice
         print(f"{path.stem}: {record['updates']} updates, {record['evaluations'][-1:]}", flush=True)
     return record
 

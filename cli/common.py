@@ -33,7 +33,7 @@ TABLES = {  # which columns of a result's lists a person sees
 FULL = "The disk may be full: free some and run the same command again; what is finished is kept where --resume or `fit` finds it."
 STOPPED = {  # what becomes of a command that is stopped
     "fit": "Run the same line again to go on.",
-    **dict.fromkeys(("export", "train", "improve", "loop"), "What is finished is kept: the same line with --resume goes on."),
+    **dict.fromkeys(("export", "train", "improve", "loop"), "What is finished is kept: go on with --resume, in place of --overwrite."),
     **dict.fromkeys(("collect", "import-d4rl", "import-table", "mix"), "Nothing was kept."),
 }
 running: ContextVar[str] = ContextVar("running", default="")  # the command that was called
@@ -81,6 +81,16 @@ def check_plot(path: Path) -> None:
         raise DyDiffError(f"There is no folder {folder}.", "Make it first, or put the plot elsewhere.", usage=True)
     if not os.access(folder, os.W_OK):
         raise DyDiffError(f"Nothing may be written to {folder}.", "Put the plot elsewhere.", usage=True)
+
+
+def check_statistics(vecnormalize: Path | None, policies: list[str]) -> None:
+    """Make sure that VecNormalize statistics are of the policy they are used for.
+
+    Raises:
+        DyDiffError: where there are several policies.
+    """
+    if vecnormalize and len(policies) > 1:
+        raise DyDiffError("--vecnormalize is of one policy.", "Give each policy a call of its own.", usage=True)
 
 
 def unwritten(error: RuntimeError) -> bool:

@@ -18,6 +18,7 @@ from dydiff_env.cli.common import (
     Trust,
     VecNormalize,
     check_plot,
+    check_statistics,
     console,
     emit,
     log,
@@ -70,8 +71,7 @@ def evaluate(
     with reporting(debug):
         if plot and not (env and world):
             raise DyDiffError("A plot compares dream and reality.", "Give --world and --env.", usage=True)
-        if vecnormalize and len(policy) > 1:
-            raise DyDiffError("--vecnormalize is of one policy.", "Evaluate each in a call of its own.", usage=True)
+        check_statistics(vecnormalize, policy)
         from dydiff_env.evaluation.members import returns_by_member
         from dydiff_env.evaluation.ope import dream_returns, plot_agreement
         from dydiff_env.evaluation.scores import check_environment, environment_of, evaluate_returns

@@ -16,6 +16,7 @@ from dydiff_env.cli.common import (
     Trust,
     VecNormalize,
     check_plot,
+    check_statistics,
     close,
     console,
     emit,
@@ -70,6 +71,7 @@ def fidelity(
             truth = None
             typer.echo(f"Held-out data alone. {error.problem}", err=True)
         if truth is not None:
+            check_statistics(vecnormalize, policy or [])
             options: dict[str, Any] = {"trust": trust, "vecnormalize": vecnormalize, "device": str(loaded.device)}
             acting: dict[str, Policy] = {name: load_policy(name, loaded.spec, **options) for name in policy or ()}
             if not acting and loaded.models.behavior is None:

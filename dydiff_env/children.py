@@ -6,6 +6,13 @@ import multiprocessing
 import os
 import threading
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+
+def end_children(others: set[BaseProcess]) -> None:
+    """End the processes that this one has started, but for ``others``."""
+    for child in set(multiprocessing.active_children()) - others:
+        child.terminate()
 
 
 def die_with_parent() -> None:

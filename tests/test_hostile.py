@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,13 +13,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import dydiff_env
 from dydiff_env import DyDiffError, World, embedded, load_dataset, load_policy
+from dydiff_env.agents import BC
+from dydiff_env.agents.loop import LoopConfig, _read_rows
+from dydiff_env.cli.app import app
 from dydiff_env.data import cache
 from dydiff_env.data.d4rl import import_d4rl
 from dydiff_env.data.dataset import Dataset, DatasetSpec
-from dydiff_env.data.simulator import make_env
+from dydiff_env.data.simulator import describe, make_env
+from dydiff_env.evaluation.report.sections import _of_another_task
 from dydiff_env.evaluation.report.sources import read_log
 from dydiff_env.evaluation.simulator import Simulator
 
@@ -124,3 +130,36 @@ def test_what_one_types_in_a_notebook_is_short(tiny_world: World, hopper_dataset
     assert all(len(repr(thing)) < 160 for thing in (dream, hopper_dataset, policy))
     assert dream != tiny_world.dream(policy, tiny_world.sample_starts(3), 4, 0) and dream in [dream]
     assert callable(dydiff_env.export) and callable(dydiff_env.improve)
+
+
+def test_a_command_that_is_stopped_says_what_is_kept_and_notes_are_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "log.csv").write_text("run,x,u,reward\n1,0,0,1\n1,1,.5,1\n1,2,.2,1\n")
+    line = ["import-table", str(tmp_path / "log.csv"), "--episode", "run", "--observations", "x", "--actions", "u"]
+    told = CliRunner().invoke(app, line)
+    assert told.exit_code == 0 and "note: Actions are taken to be bounded" in " ".join(told.stderr.split()) and ".py" not in told.stderr
+    monkeypatch.setattr("dydiff_env.data.table.import_table", stopped)
+    ended = CliRunner().invoke(app, [*line, "--overwrite"])
+    assert ended.exit_code == 130 and "Nothing was kept" in ended.stderr
+
+
+def test_one_vecnormalize_is_not_used_for_two(tmp_path: Path) -> None:
+    line = ["evaluate", "--policy", "a.zip", "--policy", "b.zip", "--env", "Pendulum-v1", "--trust", "--vecnormalize", "v.pkl"]
+    ended = CliRunner().invoke(app, line)
+    assert ended.exit_code == 2 and "is of one policy" in ended.stderr
+
+
+def test_a_damaged_table_of_rounds_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop.json").write_text('{"config": {')
+    with pytest.raises(DyDiffError, match=r"loop.json is damaged"):
+        _read_rows(tmp_path / "loop.json", LoopConfig(), {})
+
+
+def test_a_report_shows_no_agent_of_another_task(tmp_path: Path) -> None:
+    """HalfCheetah and Walker2d have as many numbers."""
+    world = replace(World.load(embedded.WORLD), spec=describe("Walker2d-v5"))
+    for name, other in (("HalfCheetah-v5", True), ("Walker2d-v5", False)):
+        BC(describe(name)).save(tmp_path / "agent.pt")
+        assert _of_another_task(tmp_path / "agent.pt", world) is other

@@ -56,7 +56,8 @@ def fit_models(
     """Train a world, its baselines, or both; the arguments are those of :func:`fit_baseline`.
 
     Of several models, those that are there already, from the same dataset, preset and seed, are kept: a killed fit goes
-    on when it is started again. With ``overwrite``, all are trained anew.
+    on when it is started again. With ``overwrite``, all are trained anew, but for those before one whose
+    training was stopped.
 
     Returns:
         The world of the folder ``out``.

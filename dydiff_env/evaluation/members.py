@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from dydiff_env.evaluation.ope import episode_limit, rank_correlation
 from dydiff_env.policies.draws import own_draws, stream
-from dydiff_env.policies.policy import Policy
+from dydiff_env.policies.loader import as_policy
 from dydiff_env.products import fast_products
 from dydiff_env.world.acting import Acting, draws
 from dydiff_env.world.rollout import BOUND
@@ -39,7 +39,7 @@ class ByMember(NamedTuple):
 @torch.no_grad()
 def returns_by_member(
     world: World,
-    policy: Policy,
+    policy: Any,
     episodes: int = 100,
     *,
     horizon: int | None = None,
@@ -54,6 +54,7 @@ def returns_by_member(
         world, policy, episodes, horizon, deterministic, seed, discount: as for :func:`~dydiff_env.evaluation.ope.dream_returns`.
         noise: standard deviation of what is added to the actions, in units of half an action's range.
     """
+    policy = as_policy(policy, world.spec)
     models, within = world.models, world.normalizer.within
     members = models.dynamics.config.members
     each, generator = models.dynamics.only(range(members)), torch.Generator(world.device).manual_seed(stream(seed, 0))

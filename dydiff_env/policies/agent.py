@@ -61,7 +61,7 @@ def load(path: Path, checkpoint: dict[str, Any], device: str) -> Policy:
 
     try:
         return load_agent(checkpoint, device)
-    except DyDiffError:
+    except (DyDiffError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise DyDiffError(

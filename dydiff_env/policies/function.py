@@ -49,8 +49,10 @@ class FunctionPolicy:
                 "Pass a path, a callable on (B, O) tensors, or an object with act or predict.",
             )
         normalizing = getattr(target, "get_vec_normalize_env", None)
-        if normalizing is not None:  # predict() alone would see what no VecNormalize has scaled, and explore by one draw for ever
-            self.target = SB3Policy(target.policy, normalizing(), bool(getattr(target, "use_sde", False)))
+        statistics, explores = normalizing() if normalizing else None, bool(getattr(target, "use_sde", False))
+        if normalizing and (statistics is not None or explores):
+            # predict() alone would see what no VecNormalize has scaled, and explore by one draw for ever
+            self.target = SB3Policy(target.policy, statistics, explores)
         self.switchable = not hasattr(target, "act") and callable(target) and _takes_deterministic(target)
         self.predict: Any = getattr(self.target, "predict", None)
         self.sample: Any = getattr(self.target, "sample_action", self.predict)
@@ -122,7 +124,8 @@ def _digest(value: Any, digest: hashlib._Hash, seen: dict[int, Any], depth: int)
         digest.update(_source(type(value)))
         if made := getattr(value, "_get_constructor_parameters", None):  # SB3's: what it holds besides changes with every action
             given = {key: repr(part) if isinstance(part, gym.Space) else part for key, part in made().items()}
-            parts = (value.state_dict(), [_source(type(part)) for part in value.modules()], given)
+            own = [_source(type(part)) if hasattr(part, "_get_constructor_parameters") else _held(part) for part in value.modules()]
+            parts = (value.state_dict(), own, given)
         else:
             parts = (value.training, value.state_dict(), dict(value.named_buffers()), [_held(part) for part in value.modules()])
     elif isinstance(value, Mapping):

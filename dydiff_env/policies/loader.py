@@ -18,6 +18,7 @@ from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.policies.kinds import file_kind
 from dydiff_env.policies.policy import Policy
 from dydiff_env.policies.uniform import UniformPolicy
+from dydiff_env.products import check_device
 
 if TYPE_CHECKING:
     from dydiff_env.data.dataset import DatasetSpec
@@ -54,6 +55,7 @@ def load_policy(
     Raises:
         DyDiffError: for a missing, damaged, untrusted or unknown file, or one whose sizes do not match.
     """
+    check_device(device)
     if not isinstance(path_or_name, str | Path):
         return as_policy(path_or_name, _spec(spec, "An object in memory"), vecnormalize=vecnormalize)
     text, path = str(path_or_name), Path(path_or_name).expanduser()

@@ -77,7 +77,7 @@ def load(path: Path, vecnormalize: Path | None, device: str) -> SB3Policy:
         assert data is not None
         network = _network(data, device)
         network.load_state_dict(parameters["policy"])
-    except DyDiffError:
+    except (DyDiffError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise DyDiffError(

@@ -50,6 +50,8 @@ class TorchScriptPolicy:
         self.source, self.device = source, device
         try:
             self.module = torch.jit.load(io.BytesIO(source), map_location=device).eval()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DyDiffError(

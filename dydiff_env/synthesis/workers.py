@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,9 +21,9 @@ import torch
 from dydiff_env.baselines import models as baselines
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
-from dydiff_env.children import die_with_parent
+from dydiff_env.children import die_with_parent, end_children
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.policies import as_policy
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.synthesis.methods import (
@@ -163,8 +164,7 @@ def _pool(
                     pending.append(pool.submit(_run, made_of, options, index))
                 yield result
         except BaseException:  # also a reader who wants no more: rounds under way are nobody's
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+            end_children(others)
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -193,6 +193,7 @@ def _prepare(file: str, threads: int) -> None:
     global _opened, _facts
     die_with_parent()
     torch.set_num_threads(threads)
+    warnings.simplefilter("ignore", Note)  # told once, by the parent
     _opened = pickle.loads(Path(file).read_bytes()).open()
     _facts = facts(_opened)
 

@@ -28,7 +28,7 @@ from dydiff_env.world.world import World
 class Dreaming:
     """How the picture of rollouts is made; see ``report``."""
 
-    policy: str | Path | None = None
+    policy: Any = None
     starts: int = 12
     trust: bool = False
     vecnormalize: str | Path | None = None
