@@ -71,7 +71,7 @@ def improve(
     """
     out, world_spec = Path(out).expanduser(), world.spec
     check_checkpoint(out)
-    policy = as_policy(policy, world_spec)
+    policy = as_policy(policy, world_spec, device=str(world.device))
     if episode is None:
         episode = min(world.episode_limit or LONGEST, LONGEST)
     config = config or SVGConfig()

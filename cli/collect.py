@@ -70,7 +70,7 @@ def collect(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write a folder instead of registering the id.", rich_help_panel=OUTPUT),
+        typer.Option(help="A folder to write; with an id as well, the id gets a copy.", rich_help_panel=OUTPUT),
     ] = None,
     overwrite: Overwrite = False,
     seed: Seed = 0,

@@ -47,6 +47,7 @@ Trust = Annotated[bool, typer.Option("--trust", help="Allow policy formats that 
 VecNormalize = Annotated[Path | None, typer.Option(help="VecNormalize statistics of an SB3 policy (needs --trust).")]
 EnvEval = Annotated[bool, typer.Option("--env-eval", help="Evaluate in the data's environment.")]
 Env = Annotated[str | None, typer.Option(help="Evaluate in this environment instead.")]
+DatasetId = Annotated[str | None, typer.Option(help="NAMESPACE/NAME-vK; `minari.load_dataset` will find it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
 

@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Json, Overwrite, emit, reporting
+from dydiff_env.cli.common import DatasetId, Debug, Json, Overwrite, emit, reporting
 
 
 def import_d4rl(
     file: Annotated[Path, typer.Argument(help="The .hdf5 file of a D4RL dataset.")],
-    dataset_id: Annotated[
-        str | None, typer.Option(help="NAMESPACE/NAME-vK; `minari.load_dataset` will find it.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a folder instead of registering the id.")] = None,
+    dataset_id: DatasetId = None,
+    out: Annotated[Path | None, typer.Option(help="A folder to write; with an id as well, the id gets a copy.")] = None,
     env: Annotated[
         str | None, typer.Option(help="Today's environment with the same spaces, for example Hopper-v5.")
     ] = None,
@@ -37,6 +35,8 @@ def import_d4rl(
         if (ref_min is None) != (ref_max is None):
             raise DyDiffError("Only one of --ref-min and --ref-max is given.", "Pass both.", usage=True)
         scores = None if ref_min is None or ref_max is None else (ref_min, ref_max)
-        path, name = Destination(dataset_id, out, overwrite).resolve()
+        destination = Destination(dataset_id, out, overwrite)
+        path, name = destination.resolve()
         result = convert(file, path, name, env=env, scores=scores, overwrite=overwrite)
+        destination.register()
         emit({"dataset_id": name} | asdict(result) | {"path": str(result.path)}, as_json)

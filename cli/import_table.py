@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dydiff_env.cli.common import Debug, Json, Overwrite, emit, reporting
+from dydiff_env.cli.common import DatasetId, Debug, Json, Overwrite, emit, reporting
 
 
 def import_table(
@@ -29,8 +29,10 @@ def import_table(
     low: Annotated[float | None, typer.Option(help="Lowest action; each one's lowest logged by default.")] = None,
     high: Annotated[float | None, typer.Option(help="Highest action.")] = None,
     env: Annotated[str | None, typer.Option(help="An environment with the same spaces, to evaluate in later.")] = None,
-    dataset_id: Annotated[str | None, typer.Option(help="NAMESPACE/NAME-vK; `minari.load_dataset` will find it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write a folder; beside the file by default, where no id is given.")] = None,
+    dataset_id: DatasetId = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder to write; with an id as well, the id gets a copy. By default beside FILE.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -50,7 +52,9 @@ def import_table(
                              for names in (observations, actions, next_observations))  # fmt: skip
         check_name(file)
         beside = file.with_suffix(".minari") if dataset_id is None else None
-        path, name = Destination(dataset_id, out or beside, overwrite).resolve()
+        destination = Destination(dataset_id, out or beside, overwrite)
+        path, name = destination.resolve()
         columns = Columns(episode, seen, done, reward, terminated, after)
         result = convert(file, path, name, columns, rows=rows, bounds=bounds, env=env, overwrite=overwrite)
+        destination.register()
         emit({"dataset_id": name} | asdict(result) | {"path": str(result.path)}, as_json)

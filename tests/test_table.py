@@ -84,6 +84,11 @@ def test_steps_survive_any_order_of_episodes(tmp_path_factory, lengths, parquet_
     assert np.array_equal(data.observations[:, 0], np.concatenate([states[i] for i in begun]))
 
 
+def test_a_name_with_brackets_is_a_name(tmp_path):
+    data, _ = read(tmp_path, ["1,9,1,.1,1", "1,9,2,.2,1"], Columns("run", ["x[0]"], ["u*"], "paid"), "run,x0,x[0],u,paid")
+    assert data.observations[:, 0].tolist() == [1, 2]
+
+
 def test_bounds_are_given_or_taken_from_the_log_with_a_word(tmp_path):
     (tmp_path / "log.csv").write_text(f"{HEAD}\n1,0,0,-.5,1,0\n1,1,1,2,1,0\n1,1,1,,,0\n")
     with pytest.warns(UserWarning, match="bounded by what was logged: -0.5 to 2"):
@@ -129,5 +134,11 @@ def test_from_the_command_line(tmp_path):
     document = json.loads(result.stdout)
     assert (document["episodes"], document["transitions"], document["terminated"]) == (1, 2, 1)
     assert minari.load_dataset("tests/table-v0").total_steps == 2
+    again = [str(word) for word in words]
+    again[again.index("tests/table-v0")] = "tests/both-v0"  # with a folder of its own, too
+    assert CliRunner().invoke(app, [*again, "--out", str(tmp_path / "both")]).exit_code == 0
+    assert minari.load_dataset("tests/both-v0").total_steps == minari.MinariDataset(tmp_path / "both").total_steps == 2
+    refused = CliRunner().invoke(app, [*again, "--out", str(tmp_path / "other")])
+    assert refused.exit_code == 1 and "exists" in refused.stderr and not (tmp_path / "other").exists()
     result = CliRunner().invoke(app, [str(word) for word in words if word not in ("--high", 1)])
     assert result.exit_code == 2 and "Only one of" in result.stderr

@@ -110,6 +110,17 @@ def test_a_clone_of_the_log_draws_in_its_unit(scale: float, offset: float) -> No
     assert abs(float(drawn.mean()) - offset) < 0.2 * scale
 
 
+def test_a_training_that_diverges_says_so_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    module, file = torch.nn.Linear(1, 1), tmp_path / "model.pt"
+
+    def loss(generator: torch.Generator, step: int) -> torch.Tensor:
+        return module(torch.ones(1, 1)).sum() * float("nan" if step > 5 else 1)
+
+    with pytest.raises(DyDiffError, match="training of it has diverged"):
+        train("it", module, loss, TrainingConfig(steps=20, evaluate_every=4), seed=0, checkpoint=file)
+    assert not file.exists()
+
+
 def test_what_lies_far_from_zero_is_told_of() -> None:
     degrees = 47.1234567 + 3e-4 * np.random.default_rng(0).normal(size=(1000, 1))
     with pytest.warns(UserWarning, match="varies by 0.0003 around 47.1"):

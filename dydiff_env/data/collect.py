@@ -16,7 +16,14 @@ import numpy as np
 
 from dydiff_env import __version__
 from dydiff_env.data.dataset import DatasetSpec, Episode
-from dydiff_env.data.minari_writer import MinariWriter, check_dataset_id, dataset_id_for, registered_folder
+from dydiff_env.data.minari_writer import (
+    MinariWriter,
+    check_dataset_id,
+    check_unused,
+    dataset_id_for,
+    register,
+    registered_folder,
+)
 from dydiff_env.data.recorder import Act, record
 from dydiff_env.data.simulator import describe, make_env
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController
@@ -67,8 +74,8 @@ class Destination:
     """Where a dataset goes.
 
     Args:
-        dataset_id: the id to store; without ``out``, also where Minari will find it.
-        out: a folder of its own.
+        dataset_id: the id to store, and under which Minari will find it.
+        out: a folder of its own; with an id as well, the id gets a copy.
         overwrite: replace what is there.
     """
 
@@ -87,9 +94,16 @@ class Destination:
                               "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
         if self.out is not None:
             check_name(self.out)
+            if self.dataset_id is not None:
+                check_unused(self.dataset_id, self.overwrite)
             return self.out.expanduser(), check_dataset_id(self.dataset_id or dataset_id_for(self.out))
         assert self.dataset_id is not None
         return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
+
+    def register(self) -> None:
+        """Once the folder is written: the copy for the id, where both were asked for."""
+        if self.out is not None and self.dataset_id is not None:
+            register(self.out.expanduser(), self.dataset_id, overwrite=self.overwrite)
 
 
 def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
@@ -249,6 +263,7 @@ class _Recording:
 
     def __init__(self, destination: Destination, spec: DatasetSpec, limit: int, with_policies: bool = False) -> None:
         path, dataset_id = destination.resolve()
+        self._destination = destination
         # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
         beside = "policies" if destination.out is None else f"{path.name.removesuffix('.minari')}-policies"
         self._policies = path.with_name(beside)
@@ -289,6 +304,7 @@ class _Recording:
             algorithm_name=algorithm, description=description,
             provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
                         "score_episodes": config.score_episodes, "num_envs": config.num_envs} | (facts or {}))
+        self._destination.register()
         policies: list[str] = []
         if self.policies.exists():
             shutil.rmtree(self._policies, ignore_errors=True)  # those of a dataset that this one replaces

@@ -147,7 +147,8 @@ def _column(table: Any, name: str, file: Path) -> Any:
 def _numbers(table: Any, names: Sequence[str], file: Path) -> np.ndarray:
     """(rows, columns) float32; a blank cell is NaN."""
     found = []
-    for name in (column for wanted in names for column in fnmatch.filter(table.column_names, wanted) or [wanted]):
+    known = table.column_names  # a name as it stands comes first: x[0] is a pattern, too
+    for name in (column for wanted in names for column in (wanted not in known and fnmatch.filter(known, wanted)) or [wanted]):
         values = _column(table, name, file).to_numpy(zero_copy_only=False)
         if values.dtype.kind not in "fiu":
             raise DyDiffError(f"The column {name!r} of {file.name} holds other things than numbers.",

@@ -54,7 +54,7 @@ def returns_by_member(
         world, policy, episodes, horizon, deterministic, seed, discount: as for :func:`~dydiff_env.evaluation.ope.dream_returns`.
         noise: standard deviation of what is added to the actions, in units of half an action's range.
     """
-    policy = as_policy(policy, world.spec)
+    policy = as_policy(policy, world.spec, device=str(world.device))
     models, within = world.models, world.normalizer.within
     members = models.dynamics.config.members
     each, generator = models.dynamics.only(range(members)), torch.Generator(world.device).manual_seed(stream(seed, 0))

@@ -62,7 +62,7 @@ def dream_returns(
     Returns:
         Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
     """
-    policy = as_policy(policy, world.spec)
+    policy = as_policy(policy, world.spec, device=str(world.device))
     horizon = episode_limit(world) if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
     refined = (world.iterations if iterations is None else iterations) > 0
