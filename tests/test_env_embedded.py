@@ -79,6 +79,20 @@ def test_the_demo_policy_is_exported_without_the_maze_package(tmp_path: Path) ->
     assert dataset.observation_space == embedded.spec().observation_space
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_environments_in_forked_processes_dream_though_this_one_has_threads() -> None:
+    code = """if True:
+        import gymnasium as gym, numpy as np, torch, dydiff_env
+        torch.set_num_threads(2)
+        gym.make("DyDiffDream-v0", policy="demo").reset(seed=0)
+        envs = gym.make_vec("DyDiffDream-v0", num_envs=2, vectorization_mode="async", vector_kwargs={"context": "fork"}, policy="demo")
+        envs.reset(seed=0)
+        assert np.isfinite(envs.step(np.zeros((2, 2), np.float32))[1]).all()
+        envs.close()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
 def test_the_demo_policy_belongs_to_its_own_spaces(tiny_world) -> None:
     assert load_policy("demo").kind == "td3bc"
     with pytest.raises(DyDiffError, match="size 8"):

@@ -420,8 +420,13 @@ def test_paper_form_fits_and_dreams(hopper_dataset):
         denoiser_training=dataclasses.replace(PAPER.denoiser_training, steps=20), refinement=PAPER.refinement)
     world = World.fit(hopper_dataset, preset=small)
     assert world.iterations == 2 and not world.anchored
-    dream = world.dream(Push(), world.sample_starts(4))
+    starts = world.sample_starts(4)
+    dream = world.dream(Push(), starts)
     assert np.isfinite(dream.observations).all()
+    # A U-Net sees a window whole, as it did in training: a shorter dream is the beginning of one, not one of its own.
+    short = world.dream(Push(), starts, 5)
+    np.testing.assert_array_equal(short.actions, dream.actions[:, :5])
+    np.testing.assert_array_equal(short.observations, dream.observations[:, :6])
 
 
 def test_a_few_long_episodes_that_all_end_teach_when(hopper_dataset):

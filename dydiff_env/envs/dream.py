@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
+from dydiff_env.children import one_thread_after_fork
 from dydiff_env.data.flattening import batch_of_one
 from dydiff_env.envs.dreams import Dreams
 from dydiff_env.envs.interface import flat_actions, flat_starts, one_of, structured
@@ -155,6 +156,7 @@ def make_dreams(world: World, policy: Any, rows: int, horizon: int | None, itera
             "Use at least one step, and 0 iterations or more.",
             usage=True,
         )
+    one_thread_after_fork()
     bounded = None if policy is None else as_policy(policy, world.spec, device=str(world.device))
     return Dreams(world, bounded, rows, world.horizon if horizon is None else horizon, iterations)
 
