@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +15,12 @@ from typing_extensions import Self
 
 from dydiff_env.agents import checkpoint
 from dydiff_env.agents.optimizer import FlatAdam
-from dydiff_env.agents.replay import Batch, Replay
+from dydiff_env.agents.replay import Batch, Replay, Source
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_one_or_many
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.draws import own_draws
-from dydiff_env.products import fast_products
+from dydiff_env.products import check_device, fast_products
 
 
 class Agent(nn.Module):
@@ -55,15 +56,17 @@ class Agent(nn.Module):
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
-        world: str | None = None,
+        world: str | Path | None = None,
     ) -> None:
         super().__init__()
-        space = spec.action_space
+        check_device(device)
+        space, seed = spec.action_space, operator.index(seed)  # NumPy's, too
         if not isinstance(space, gym.spaces.Box) or not space.is_bounded():
             raise DyDiffError(
                 f"The action space {space} has no finite bounds.", "Use data with a bounded Box of actions."
             )
-        self.spec, self.config, self.seed, self.world = spec, config or self.config_class(), seed, world
+        self.spec, self.config, self.seed = spec, config or self.config_class(), seed
+        self.world = None if world is None else str(world)
         self.device, self.updates = torch.device(device), 0
         self.mix: dict[str, Any] | None = None  # what it is trained on besides the logged data; see seeds.Run
         self.judged: str | None = None  # fingerprint of the world its dreams are judged in
@@ -120,18 +123,19 @@ class Agent(nn.Module):
     # What a user calls:
 
     def fit(
-        self, replay: Replay, steps: int, callback: Callable[[int, dict[str, Tensor]], None] | None = None
+        self, replay: Replay | Source, steps: int, callback: Callable[[int, dict[str, Tensor]], None] | None = None
     ) -> Self:
         """Train for ``steps`` more updates; before the first, the logged data's mean and deviation are taken to standardise by.
 
         Args:
-            replay: where batches come from.
+            replay: where batches come from, or logged data alone.
             steps: number of gradient updates.
             callback: called after each group of updates with the number of updates so far and the losses.
 
         Returns:
             The agent itself.
         """
+        replay = replay if isinstance(replay, Replay) else Replay(replay, device=self.device)
         if (replay.observation_size, replay.action_size) != (
             len(self.observation_mean),
             len(self.action_scale),

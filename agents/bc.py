@@ -42,9 +42,7 @@ class BC(Agent):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on (π(s) − a)²."""
         loss = F.mse_loss(self.actor(batch.observations[0]).tanh(), batch.actions[0])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.optimizer.descend(loss)
         return {"actor_loss": loss.detach()}
 
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from dydiff_env.data.dataset import DatasetSpec
@@ -17,7 +18,7 @@ from dydiff_env.publish import replacing
 if TYPE_CHECKING:
     from dydiff_env.agents.agent import Agent
 
-__all__ = ["content_of", "read_checkpoint", "restore", "write"]
+__all__ = ["best_path", "check_checkpoint", "check_room", "content_of", "files_of", "read_checkpoint", "restore", "write"]
 
 AnyAgent = TypeVar("AnyAgent", bound="Agent")
 
@@ -28,10 +29,10 @@ def content_of(agent: Agent) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "algorithm": agent.algorithm,
-        "config": asdict(agent.config),
+        "config": {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(agent.config).items()},
         "state": dict(agent.state_dict()),
         "spec": agent.spec.to_json(),
-        "world": agent.world,
+        "world": agent.world and str(agent.world),
         "mix": agent.mix,
         "judged": agent.judged,
         "updates": agent.updates,
@@ -47,6 +48,48 @@ def write(agent: Agent, path: Path) -> Path:
     with replacing(path) as partial:
         torch.save(content_of(agent), partial)
     return path
+
+
+def check_checkpoint(out: Path) -> None:
+    """Make sure that a run's other files can be named after its checkpoint.
+
+    Raises:
+        DyDiffError: where it does not end in .pt.
+    """
+    if out.suffix != ".pt":
+        raise DyDiffError(f"{out} does not end in .pt.", "Call the checkpoint NAME.pt.", usage=True)
+
+
+def best_path(out: Path) -> Path:
+    """Where the best agent of the run at ``out`` is kept: ``ckpt.pt`` becomes ``ckpt-best.pt``."""
+    return out.with_name(f"{out.stem}-best{out.suffix}")
+
+
+def files_of(out: Path) -> tuple[Path, ...]:
+    """What a run at ``out`` writes: the last checkpoint, the best one, and the log."""
+    return out, best_path(out), out.with_suffix(".csv")
+
+
+def check_room(out: Path, replaces: bool, policy: object = None) -> None:
+    """Make sure that a run at ``out`` costs nothing that was not meant to go.
+
+    Args:
+        out: its checkpoint.
+        replaces: whether it may take an older run's place, or go on with it.
+        policy: what it begins with, where that may be a file.
+
+    Raises:
+        DyDiffError: for another ending than .pt, files that are there, or where the policy would be written over.
+    """
+    check_checkpoint(out)
+    given = Path(policy).expanduser() if isinstance(policy, str | Path) else None
+    for path in files_of(out):
+        if not path.exists():
+            continue
+        if given is not None and given.exists() and path.samefile(given):
+            raise DyDiffError(f"{path} is the policy one begins with.", "Give --out (out) another name.", usage=True)
+        if not replaces:
+            raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume (overwrite=True, resume=True).", usage=True)
 
 
 def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device | str = "cpu") -> AnyAgent:

@@ -89,18 +89,18 @@ class CQL(Agent):
         action, log_density = self.sample(present)
         alpha = self.log_alpha.detach().exp()
         alpha_loss = -self.log_alpha * (log_density.detach().mean() - actions.shape[1])
-        _step(self.alpha_optimizer, alpha_loss)
+        self.alpha_optimizer.descend(alpha_loss)
         with frozen(self.critics):
             value = torch.minimum(*(critic(observations, action) for critic in self.critics))
         actor_loss = (alpha * log_density - value).mean()
-        _step(self.actor_optimizer, actor_loss)
+        self.actor_optimizer.descend(actor_loss)
 
         present = (present[0].detach(), present[1].detach())
         with torch.no_grad():
             target = self.target_values(following, rewards, next_observations, terminated, alpha)
             sampled, log_densities = self.sampled_actions(present, following)
         critic_loss = self.critic_loss(observations, actions, target, sampled, log_densities)
-        _step(self.critic_optimizer, critic_loss)
+        self.critic_optimizer.descend(critic_loss)
         soft_update(self.targets, self.critics, self.config.tau)
         return {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
 
@@ -168,19 +168,13 @@ class CQL(Agent):
         excess = config.alpha * (gap - 2 * config.target_gap)
         multiplier_loss = -0.5 * self.log_multiplier.exp().clamp(0, 1e6) * excess.detach()
         multiplier = self.log_multiplier.detach().exp().clamp(0, 1e6)
-        _step(self.multiplier_optimizer, multiplier_loss)
+        self.multiplier_optimizer.descend(multiplier_loss)
         return loss + multiplier * excess
 
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:
         """tanh of the mean, or of a draw."""
         mean, log_std = self.distribution(observations)
         return (mean if deterministic else mean + log_std.exp() * torch.randn_like(mean)).tanh()
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
 
 
 def _orthogonal(network: nn.Module) -> None:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.networks import MLP, QNetwork, frozen, soft_update, timestep_embedding
-from dydiff_env.agents.optimizer import FlatAdam
 from dydiff_env.agents.replay import Batch
 
 
@@ -159,14 +158,14 @@ class DiffQL(Agent):
         target = self.target_values(rewards, next_observations, terminated)
         critic_loss = sum(F.mse_loss(critic(observations, actions), target) for critic in self.critics)
         assert isinstance(critic_loss, Tensor)
-        self._step(self.critic_optimizer, critic_loss)
+        self.critic_optimizer.descend(critic_loss, self.config.gradient_norm)
 
         t = torch.randint(
             self.config.diffusion_steps, (len(actions),), device=self.device, generator=self.generator
         )
         cloning = self.actor.loss(actions, observations, t, self._noise(actions.shape))
         actor_loss = cloning + self.config.eta * self.value_loss(observations)
-        self._step(self.actor_optimizer, actor_loss)
+        self.actor_optimizer.descend(actor_loss, self.config.gradient_norm)
 
         if self.updates >= self.config.ema_start and self.updates % self.config.ema_every == 0:
             soft_update(self.average, self.actor, self.config.ema_rate)
@@ -215,10 +214,3 @@ class DiffQL(Agent):
 
     def _chain_noise(self, batch: int) -> Tensor:
         return self._noise((self.config.diffusion_steps + 1, batch, self.actor.action_size))
-
-    def _step(self, optimizer: FlatAdam, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        if self.config.gradient_norm > 0:
-            nn.utils.clip_grad_norm_(optimizer.flat, self.config.gradient_norm)
-        optimizer.step()

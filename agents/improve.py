@@ -7,6 +7,7 @@ the mean of the ensemble is not wrong alike in each member. So a copy is worth w
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
 from dataclasses import replace
@@ -15,8 +16,8 @@ from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
-from dydiff_env.agents.checkpoint import read_checkpoint
-from dydiff_env.agents.judge import Sceptic, best_path, check_checkpoint
+from dydiff_env.agents.checkpoint import best_path, check_room, files_of, read_checkpoint
+from dydiff_env.agents.judge import Sceptic
 from dydiff_env.agents.svg import SVG, SVGConfig
 from dydiff_env.agents.trainer import Schedule, train
 from dydiff_env.errors import DyDiffError
@@ -29,17 +30,18 @@ from dydiff_env.world.world import LONGEST, World
 
 def improve(
     policy: Any,
-    world: World,
+    world: World | str | Path,
     out: str | Path,
     config: SVGConfig | None = None,
     *,
     episode: int | None = None,
     seed: int = 0,
-    named: str | None = None,
+    named: str | Path | None = None,
     schedule: Schedule | None = None,
     env: str | EnvSpec | None = None,
     tensorboard: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune a copy of ``policy`` in ``world``, without its environment.
@@ -49,16 +51,17 @@ def improve(
 
     Args:
         policy: where to begin: whatever :func:`~dydiff_env.policies.loader.as_policy` takes.
-        world: where to practise.
+        world: where to practise, or its folder.
         out: the checkpoint.
         config: of the learning.
         episode: longest episode, steps; when None the environment's own limit, else the longest logged; at most 1 000.
         seed: of every draw.
-        named: what the checkpoints call the world; ``export`` finds it there.
+        named: what the checkpoints call the world, its folder by default; ``export`` finds it there.
         schedule: when to judge; every 5 rounds when None.
         env: where to evaluate besides; None never does.
         tensorboard: folder for event files.
         resume: go on from ``out`` where it exists.
+        overwrite: replace the run that is there.
         progress: say how long it will take, and show a bar on a terminal.
 
     Returns:
@@ -67,10 +70,13 @@ def improve(
         the policy's at first (root mean square, in units of half their range; None where the run was resumed).
 
     Raises:
-        DyDiffError: where ``out`` is another run's, or the action space has no bounds.
+        DyDiffError: where ``out`` is there already, another run's or the policy itself, or the action space has no bounds.
     """
-    out, world_spec = Path(out).expanduser(), world.spec
-    check_checkpoint(out)
+    out, seed = Path(out).expanduser(), operator.index(seed)
+    check_room(out, overwrite or resume, policy)
+    if not isinstance(world, World):
+        named, world = named or Path(world).expanduser().resolve(), World.load(world)
+    named, world_spec = None if named is None else str(named), world.spec
     policy = as_policy(policy, world_spec, device=str(world.device))
     if episode is None:
         episode = min(world.episode_limit or LONGEST, LONGEST)
@@ -88,7 +94,7 @@ def improve(
         agent = _resumed(out, agent)
     schedule = schedule or Schedule(log_every=1, eval_every=5, checkpoint_every=5)
     with sole_writer(out):
-        for stale in () if resumed else (out, best_path(out), out.with_suffix(".csv")):
+        for stale in () if resumed else files_of(out):
             stale.unlink(missing_ok=True)  # first: stopped from here on, nothing of an older run is gone on with
         begun = time.perf_counter()
         before = judge(policy)["dream_return"]

@@ -6,18 +6,13 @@ show it: selection by off-policy evaluation (Fu et al., 2021, arXiv 2103.16596).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.simulator import environment_spec
-from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.members import ByMember, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
@@ -111,34 +106,3 @@ class Sceptic:
     def _dreams(self, policy: Policy) -> ByMember:
         bounded = as_policy(policy, self.world.spec)
         return returns_by_member(self.world, bounded, self.episodes, horizon=self.horizon, noise=self.noise)
-
-
-def check_checkpoint(out: Path) -> None:
-    """Make sure that a run's other files can be named after its checkpoint.
-
-    Raises:
-        DyDiffError: where it does not end in .pt.
-    """
-    if out.suffix != ".pt":
-        raise DyDiffError(f"{out} does not end in .pt.", "Call the checkpoint NAME.pt.", usage=True)
-
-
-def best_path(out: Path) -> Path:
-    """Where the best agent of the run at ``out`` is kept: ``ckpt.pt`` becomes ``ckpt-best.pt``."""
-    return out.with_name(f"{out.stem}-best{out.suffix}")
-
-
-def known(row: dict[str, Any], column: str) -> bool:
-    """Whether a row of a log has a value there; read from a file, a missing one is an empty string."""
-    return row.get(column) not in (None, "")
-
-
-def best_row(rows: Sequence[dict[str, Any]], column: str) -> dict[str, Any] | None:
-    """The row with the highest finite value there, the first of equals; None where there is none.
-
-    Args:
-        rows: of a log; values that were read from a file are strings.
-        column: what is compared.
-    """
-    finite = [row for row in rows if known(row, column) and math.isfinite(float(row[column]))]
-    return max(finite, key=lambda row: float(row[column]), default=None)

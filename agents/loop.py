@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge, best_row
+from dydiff_env.agents.judge import Judge
+from dydiff_env.agents.log import best_row
 from dydiff_env.agents.replay import Replay, check_ratio
 from dydiff_env.agents.synthetic_buffer import SyntheticBuffer
 from dydiff_env.agents.trainer import evaluation
@@ -61,6 +63,12 @@ class LoopConfig:
     capacity: int = 1_000_000
     real_ratio: float = 0.6
     eval_episodes: int = 10
+
+    def __post_init__(self) -> None:
+        """NumPy's numbers become Python's: JSON knows no others."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())
 
     def round_options(self, world: World, seed: int) -> RoundOptions:
         """How each round dreams.
@@ -239,7 +247,7 @@ def _loop(
 
 def _check_own(out: Path) -> None:
     """Make sure that nothing goes but what a loop has written."""
-    others = [path for path in (out / "rollouts").glob("*") if not path.name.startswith("round-")]
+    others = [path for path in (out / "rollouts").glob("*") if not path.name.startswith((".", "round-"))]
     if not (out / "loop.json").is_file():
         others += [path for path in (out / "agent.pt", out / "best.pt") if path.exists()]
     if others:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from minari import MinariDataset
 from torch import Tensor
 
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 
-Source = Dataset | Trajectories
+Source = Dataset | MinariDataset | Trajectories | str | Path
 BLOCK = 64  # batches drawn and gathered at once
 
 
@@ -41,8 +44,8 @@ class Replay:
     """Transitions of any number of sources, held in memory, drawn uniformly within each source.
 
     Args:
-        real: logged data: one source or several.
-        synthetic: generated data: none, one source or several.
+        real: logged data: one source or several, whatever :func:`~dydiff_env.data.minari_io.load_dataset` takes.
+        synthetic: generated data, alike: none, one source or several.
         real_ratio: share α of logged rows in each batch (Table 4). The first n batches have ⌊α B n⌋ of them
             in all, so that a batch of 256 at .6 has 153 or 154. Without synthetic data it is 1.
         real_weights: how often each logged source is drawn, relative to the others; by its size when None.
@@ -64,16 +67,14 @@ class Replay:
         device: torch.device | str = "cpu",
     ) -> None:
         check_ratio(real_ratio)
-        real, synthetic = (
-            [group] if isinstance(group, Dataset | Trajectories) else list(group)
-            for group in (real, synthetic)
-        )
-        if not real:
+        logged, generated = ([group] if isinstance(group, Source) else list(group) for group in (real, synthetic))
+        if not logged:
             raise DyDiffError("A replay needs logged data.", "Give at least one dataset.", usage=True)
-        self.real_ratio = real_ratio if synthetic else 1.0
-        tables = [_rows(source) for source in (*real, *synthetic)]
-        self.observation_size, self.action_size = _widths(real[0])
-        for source in (*real, *synthetic):
+        self.real_ratio = real_ratio if generated else 1.0
+        sources = [source if isinstance(source, Trajectories) else load_dataset(source) for source in (*logged, *generated)]
+        tables = [_rows(source) for source in sources]
+        self.observation_size, self.action_size = _widths(sources[0])
+        for source in sources:
             if _widths(source) != (self.observation_size, self.action_size):
                 raise DyDiffError(
                     f"Sources differ: (O, A) = {_widths(source)} beside "
@@ -83,9 +84,9 @@ class Replay:
                 )
         self._sizes = torch.tensor([len(table) for table in tables])
         self._starts = self._sizes.cumsum(0) - self._sizes
-        self._real = _cumulative(self._sizes[: len(real)], real_weights)
-        self._synthetic = _cumulative(self._sizes[len(real) :], synthetic_weights) if synthetic else None
-        self.real_rows = int(self._sizes[: len(real)].sum())
+        self._real = _cumulative(self._sizes[: len(logged)], real_weights)
+        self._synthetic = _cumulative(self._sizes[len(logged) :], synthetic_weights) if generated else None
+        self.real_rows = int(self._sizes[: len(logged)].sum())
         self._table = torch.cat(tables).to(device) if len(tables) > 1 else tables[0].to(device)
 
     def __len__(self) -> int:
@@ -160,11 +161,11 @@ def _cumulative(sizes: Tensor, weights: Sequence[float] | None) -> Tensor:
     return ends
 
 
-def _widths(source: Source) -> tuple[int, int]:
+def _widths(source: Dataset | Trajectories) -> tuple[int, int]:
     return source.observations.shape[-1], source.actions.shape[-1]
 
 
-def _rows(source: Source) -> Tensor:
+def _rows(source: Dataset | Trajectories) -> Tensor:
     """One row (s, a, r, s', terminated) a transition: a batch is then one gather."""
     if isinstance(source, Dataset):
         flat = source.flat()

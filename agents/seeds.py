@@ -21,10 +21,11 @@ from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.agents.agent import Agent
 from dydiff_env.agents.algorithms import agent_class, resume_agent
-from dydiff_env.agents.judge import Judge, best_path, check_checkpoint
+from dydiff_env.agents.checkpoint import check_checkpoint, files_of
+from dydiff_env.agents.judge import Judge
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import Schedule, train
-from dydiff_env.children import die_with_parent, end_children
+from dydiff_env.children import MOST, die_with_parent, end_children
 from dydiff_env.data.dataset import check_same_spaces
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
@@ -135,13 +136,8 @@ class Run:
 
     def make_room(self) -> None:
         """Delete the run that is replaced: a kill before the first checkpoint would have ``resume`` go on with that one."""
-        for stale in self.files:
+        for stale in files_of(self.out):
             stale.unlink(missing_ok=True)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What the run writes: the last checkpoint, the best by its dreams, and the log."""
-        return self.out, best_path(self.out), self.out.with_suffix(".csv")
 
     def under(self, seed: int) -> Run:
         """The same run under another seed: ``ckpt.pt`` becomes ``ckpt-seed3.pt``."""
@@ -172,7 +168,7 @@ def train_seeds(run: Run, seeds: Sequence[int], progress: bool = False) -> dict[
     if len(set(seeds)) < len(seeds):
         raise DyDiffError(f"The seeds {list(seeds)} repeat.", "Name each seed once.", usage=True)
     runs = [run.under(seed) for seed in seeds]
-    workers = min(len(runs), os.cpu_count() or 1)
+    workers = min(len(runs), os.cpu_count() or 1, MOST)
     threads = max(1, torch.get_num_threads() // workers)
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     since = 0.0 if run.resume else time.time()
@@ -242,10 +238,13 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 def _updates(out: Path, since: float) -> int:
     """How far a run's log says it is; an older log is another run's, and about to go."""
     path = out.with_suffix(".csv")
-    if not path.is_file() or path.stat().st_mtime < since:
+    try:
+        if path.stat().st_mtime < since:
+            return 0
+        with path.open(newline="") as file:
+            return max((int(row["updates"]) for row in csv.DictReader(file) if row["updates"]), default=0)
+    except OSError:  # there is none yet; on Windows also while it is replaced
         return 0
-    with path.open(newline="") as file:
-        return max((int(row["updates"]) for row in csv.DictReader(file) if row["updates"]), default=0)
 
 
 def _child(threads: int) -> None:

@@ -151,7 +151,7 @@ class SVG(Agent):
                 self.actor_optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps)) / 2
                 rows = torch.randint(len(seen), (512,), generator=self.generator, device=self.device)
                 loss = F.mse_loss(self.actor(seen[rows]), actions[rows])
-                self._step("actor", loss)
+                self.optimizers["actor"].descend(loss)
                 errors.append(loss.detach())
         self.actor_optimizer.state.clear()  # Adam's moments are of another loss
         return float(torch.stack(errors[-max(1, steps // 10) :]).mean().sqrt())
@@ -235,7 +235,7 @@ class SVG(Agent):
             order = torch.randperm(len(now), generator=self.generator, device=self.device)
             for rows in order.split(4 * config.batch_size):
                 loss = F.mse_loss(self.critic(now[rows]).squeeze(-1), targets[rows])
-                self._step("critic", loss)
+                self.optimizers["critic"].descend(loss)
         return {"critic_loss": loss.detach()}
 
     def _improve(self, world: World, rollouts: Trajectories, before: Tensor) -> dict[str, Tensor]:
@@ -263,7 +263,7 @@ class SVG(Agent):
                 lived = torch.cat([torch.ones_like(dreamt.lives[:, :1]), dreamt.lives.cumprod(1)], 1)
                 after = lived[:, -1] * self.critic(self._seen(dreamt.last)).squeeze(-1)
                 value = ((powers[:-1] * lived[:, :-1] * earned).sum(1) + powers[-1] * after).mean()
-                self._step("actor", -value, config.gradient_norm)
+                self.optimizers["actor"].descend(-value, config.gradient_norm)
         return {"actor_loss": -value.detach()}
 
     def _seen(self, observations: Tensor) -> Tensor:
@@ -275,13 +275,6 @@ class SVG(Agent):
         assert rollouts.uncertainties is not None
         rewards, doubts = (torch.as_tensor(part, device=self.device) for part in (rollouts.rewards, rollouts.uncertainties))
         return rewards - self.price * doubts
-
-    def _step(self, name: str, loss: Tensor, bound: float = math.inf) -> None:
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([optimizer.flat], bound)
-        optimizer.step()
 
 
 def discounted(values: Tensor, real: Tensor, discount: float) -> Tensor:

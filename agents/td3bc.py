@@ -87,9 +87,7 @@ class TD3BC(Agent):
         loss = F.mse_loss(self.q1(observations, actions), target) + F.mse_loss(
             self.q2(observations, actions), target
         )
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
+        self.critic_optimizer.descend(loss)
         return loss.detach()
 
     def update_actor(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -99,9 +97,7 @@ class TD3BC(Agent):
             value = self.q1(observations, action)
         weight = self.config.alpha / value.detach().abs().mean()
         loss = -weight * value.mean() + F.mse_loss(action, actions)
-        self.actor_optimizer.zero_grad()
-        loss.backward()
-        self.actor_optimizer.step()
+        self.actor_optimizer.descend(loss)
         return loss.detach()
 
     def policy(self, observations: Tensor, deterministic: bool) -> Tensor:

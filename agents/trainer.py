@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +11,13 @@ from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
 from dydiff_env.agents.agent import Agent
-from dydiff_env.agents.judge import Judge, Sceptic, best_path, best_row, known
+from dydiff_env.agents.checkpoint import best_path
+from dydiff_env.agents.judge import Judge, Sceptic
+from dydiff_env.agents.log import Log, best_row, known
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.scores import environment_of, evaluate_returns, normalized_scores
 from dydiff_env.policies.draws import stream
-from dydiff_env.progress import progress_bar, summary_writer
-from dydiff_env.publish import replacing
-
-COLUMNS = (
-    "updates",
-    "seconds",
-    "actor_loss",
-    "critic_loss",
-    "return_mean",
-    "return_std",
-    "length_mean",
-    "normalized_score",
-    "dream_return",
-    "dream_std",
-    "dream_length",
-)
+from dydiff_env.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -49,50 +35,6 @@ class Schedule:
     checkpoint_every: int = 10_000
     eval_every: int = 5000
     eval_episodes: int = 10
-
-
-class Log:
-    """Rows of a run in a CSV file, and in TensorBoard's format where a folder for it is given.
-
-    Args:
-        path: the CSV file; rows later than ``updates`` (written by a run that was killed) are dropped.
-        updates: of the run so far; 0 begins a new file.
-        tensorboard: folder for event files, or None.
-    """
-
-    def __init__(self, path: Path, updates: int = 0, tensorboard: Path | None = None) -> None:
-        self.rows: list[dict[str, Any]] = []
-        if updates and path.is_file():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["updates"]) <= updates]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.events = summary_writer()(str(tensorboard)) if tensorboard else None
-        self._write()
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append one row and put it on disk."""
-        self.rows.append({})
-        self.amend(row)
-
-    def amend(self, values: dict[str, Any]) -> None:
-        """Add to the last row what has been found out since."""
-        self.rows[-1] |= values
-        self._write()
-        if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, self.rows[-1]["updates"])
-
-    def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self.events:
-            self.events.close()
-
-    def _write(self) -> None:
-        with replacing(self.path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows)
 
 
 def train(
@@ -145,6 +87,8 @@ def train(
             )
         agent.judged = judge.fingerprint
     by = "dream_return" if agent.judged is not None else "return_mean"  # also where a run goes on without its judge
+    if not agent.updates:
+        best_path(out).unlink(missing_ok=True)  # of an older run
     log = Log(log_path, agent.updates, Path(tensorboard).expanduser() if tensorboard else None)
     earlier = float(log.rows[-1].get("seconds") or 0) if log.rows else 0.0
     begun, first, away = time.perf_counter(), agent.updates, 0.0

@@ -76,7 +76,7 @@ def demo(
     with reporting(debug):
         missing = [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]
         if missing:
-            raise DyDiffError(f"The demo needs {', '.join(missing)}.", "Run `pip install 'dydiff-env[demo]'`.")
+            raise DyDiffError(f"The demo needs {', '.join(missing)}.", 'Run `pip install "dydiff-env[demo]"`.')
         if out.exists() and not overwrite:
             raise DyDiffError(f"{out} exists.", "Choose another --out, or replace it with --overwrite.", usage=True)
         if out.exists() and not (out / "demo.json").is_file() and any(out.iterdir()):
@@ -195,7 +195,8 @@ class _Demo:
             found = [evaluate_returns(load_agent(run.under(one).out), environment_of(data.spec), config.episodes, seed=seed + 1)
                      for one in seeds]  # fmt: skip
             returns, lengths = (np.concatenate([getattr(one, name) for one in found]) for name in ("returns", "lengths"))
-            pooled = Episodes(returns, lengths, np.tile(np.arange(config.episodes), len(seeds)))  # each agent meets the same resets
+            agents = np.repeat(np.arange(len(seeds)), config.episodes)  # which differ more than episodes do
+            pooled = Episodes(returns, lengths, agents if len(seeds) > 1 else None)
             return pooled.document(data.spec)
 
         scores = self.step("evaluate", f"dydiff-env evaluate --policy {first} --episodes {config.episodes}",

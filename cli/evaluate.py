@@ -51,7 +51,7 @@ def evaluate(
         typer.Option(min=1, help="Longest episode, steps; default: the environment's limit, or where none is known the longest logged."),
     ] = None,
     discount: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="γ: a reward t steps on counts γ^t. Dreams know the near future best.")
+        float, typer.Option(min=0.0, max=1.0, help="A reward t steps on counts discount^t. Dreams know the near future best.")
     ] = 1.0,
     iterations: Annotated[int | None, typer.Option(help="Refinements M; the world's own by default.")] = None,
     deterministic: Annotated[

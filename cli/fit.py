@@ -93,5 +93,5 @@ def fidelity_table(fidelity: dict[str, Any]) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in rows:
-        table.add_row(name, *(f"{values[column]:.4f}" if column in values else "" for column in columns))
+        table.add_row(name, *(f"{values[column]:.3g}" if column in values else "" for column in columns))
     return table

@@ -21,7 +21,6 @@ from dydiff_env.cli.common import (
     pick_device,
     reporting,
 )
-from dydiff_env.errors import DyDiffError
 
 
 def improve(
@@ -55,8 +54,8 @@ def improve(
 ) -> None:
     """Fine-tune a copy of a policy in dreams alone, and keep the copy that gains most in the ensemble's most sceptical member."""
     with reporting(debug):
+        from dydiff_env.agents.checkpoint import check_room
         from dydiff_env.agents.improve import improve as run
-        from dydiff_env.agents.judge import best_path, check_checkpoint
         from dydiff_env.agents.svg import SVGConfig
         from dydiff_env.agents.trainer import Schedule
         from dydiff_env.envs.worlds import world_folder
@@ -64,12 +63,7 @@ def improve(
         from dydiff_env.policies.loader import load_policy
         from dydiff_env.world.world import World
 
-        check_checkpoint(out)
-        for path in (out, best_path(out), out.with_suffix(".csv")):
-            if path.exists() and not (overwrite or resume):
-                raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)
-            if path.exists() and Path(policy).expanduser().exists() and path.samefile(Path(policy).expanduser()):
-                raise DyDiffError(f"{path} is the policy one begins with.", "Give --out another name.", usage=True)
+        check_room(out, overwrite or resume, policy)
         folder, target = world_folder(policy, world), pick_device(device)
         dreams = World.load(folder, target)
         begun = load_policy(policy, dreams.spec, trust=trust, vecnormalize=vecnormalize, device=str(target))
@@ -85,6 +79,7 @@ def improve(
             env=env or (environment_of(dreams.spec) if env_eval else None),
             tensorboard=tensorboard,
             resume=resume,
+            overwrite=overwrite,
             progress=not json,
         )
         emit({**document, "world": str(folder)}, json)

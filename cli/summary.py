@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ def summary(command: str, document: dict[str, Any]) -> Summary:
 
 def line(command: str, *words: object) -> str:
     """A command line that can be pasted."""
-    return f"dydiff-env {command} {shlex.join(map(str, words))}"
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return f"dydiff-env {command} {join([str(word) for word in words])}"
 
 
 def _evaluation(path: str | Path, *words: object) -> str:

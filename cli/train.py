@@ -65,6 +65,7 @@ def train(
     """Train an offline agent; with --synthetic, on a mix whose logged share is --real-ratio."""
     with reporting(debug):
         from dydiff_env.agents import Run, Schedule, agent_class, train_seeds
+        from dydiff_env.agents.checkpoint import check_room
 
         if world and not world.exists():
             raise DyDiffError(f"There is no world {world}.", "Make one with `dydiff-env fit`.")
@@ -87,10 +88,10 @@ def train(
         )
         several = None if seeds is None else _seeds(seeds)
         runs = [run.under(one) for one in several] if several else [run]
-        written = [path for one in runs for path in one.files]
-        for path in [*written, out.with_suffix(".json")] if several else written:
-            if path.exists() and not (overwrite or resume):
-                raise DyDiffError(f"{path} exists.", "Give --overwrite or --resume.", usage=True)
+        for one in runs:
+            check_room(one.out, overwrite or resume)
+        if several and (summary := out.with_suffix(".json")).exists() and not (overwrite or resume):
+            raise DyDiffError(f"{summary} exists.", "Give --overwrite or --resume.", usage=True)
         if several is None:
             emit(run.carry_out(progress=not json), json)
             return

@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
+MOST = 61 if os.name == "nt" else 1024  # processes that a pool may have
+
 
 def end_children(others: set[BaseProcess]) -> None:
     """End the processes that this one has started, but for ``others``."""

@@ -24,6 +24,11 @@ class Note(UserWarning):
     """What a person should know and nothing stops for; commands print it as a line of its own."""
 
 
+def said(error: BaseException, most: int = 200) -> str:
+    """The first line of what somebody else's error says, or what it is called where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> DyDiffError:
     """The error for a name that is none of the known ones; it asks whether a near one was meant.
 

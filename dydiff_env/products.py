@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from threading import Lock
 
 import torch
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 
 SIZE = 256  # of the trial product
+_one_at_a_time, _found = Lock(), list[str]()  # the settings that those now inside fast_products met; the first's is put back by the last
 
 
 @contextmanager
@@ -30,15 +32,19 @@ def fast_products(device: torch.device | str = "cpu") -> Iterator[None]:
         yield
         return
     try:
-        before = torch.get_float32_matmul_precision()
+        with _one_at_a_time:
+            _found.append(torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("medium")
     except RuntimeError:  # as in _exact, said since
         yield
         return
-    torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        with _one_at_a_time:
+            before = _found.pop()
+            if not _found:
+                torch.set_float32_matmul_precision(before)
 
 
 def half_products(device: torch.device | str) -> AbstractContextManager[object]:
@@ -60,9 +66,10 @@ def check_device(device: torch.device | str) -> None:
         DyDiffError: saying what torch says.
     """
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).device.type not in ("cpu", "cuda", "meta"):
+            raise RuntimeError("only cpu and cuda are known to work")
     except (RuntimeError, AssertionError) as error:
-        raise DyDiffError(f"The device {device} cannot be used: {str(error).splitlines()[0]}.", "Use cpu.", usage=True) from error
+        raise DyDiffError(f"The device {device} cannot be used: {said(error)}.", "Use cpu.", usage=True) from error
 
 
 @cache

@@ -119,5 +119,5 @@ def summary_writer() -> type:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise DyDiffError("TensorBoard is not installed.", "pip install 'dydiff-env[report]'.") from None
+        raise DyDiffError("TensorBoard is not installed.", 'pip install "dydiff-env[report]".') from None
     return SummaryWriter

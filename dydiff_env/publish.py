@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from dydiff_env.errors import DyDiffError
 
 WORLD = ("world.json",)  # of these files a folder of each kind has one
 DATASET = ("metadata.json", "data/metadata.json")
+PATIENCE = 50  # times that a name is tried, a tenth of a second apart
 
 
 def check_free(path: Path, overwrite: bool, kind: tuple[str, ...]) -> None:
@@ -55,8 +57,8 @@ def publish(partial: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.replaced")
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    partial.rename(path)
+        _rename(path, old)
+    _rename(partial, path)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -66,4 +68,16 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     yield partial
-    os.replace(partial, path)
+    _rename(partial, path)
+
+
+def _rename(path: Path, name: Path) -> None:
+    """Where an open file cannot be renamed or replaced, on Windows, whoever reads it is waited for."""
+    for left in reversed(range(PATIENCE)):
+        try:
+            os.replace(path, name)
+            return
+        except PermissionError:
+            if os.name != "nt" or not left:
+                raise
+            time.sleep(0.1)

@@ -241,6 +241,18 @@ def test_the_flat_optimiser_is_adam():
     torch.testing.assert_close(list(own.parameters()), list(plain.parameters()))
 
 
+def test_an_agent_that_was_cast_says_that_it_cannot_learn(hopper_dataset):
+    agent = TD3BC(hopper_dataset.spec).double().float()
+    with pytest.raises(DyDiffError, match="moved or cast"):
+        agent.fit(Replay(hopper_dataset), 2)
+
+
+def test_settings_of_numpy_and_paths_can_be_read_back(hopper_dataset, tmp_path):
+    agent = TD3BC(hopper_dataset.spec, TD3BCConfig(alpha=np.float64(2.0)), seed=np.int64(3), world=tmp_path / "world")
+    again = load_agent(agent.save(tmp_path / "agent.pt"))
+    assert (again.config.alpha, again.seed, again.world) == (2.0, 3, str(tmp_path / "world"))
+
+
 def test_cql_densities_are_those_of_the_squashed_gaussian(hopper_dataset):
     agent = small("cql", hopper_dataset.spec)
     mean, log_std = torch.randn(6, 3) * 0.3, torch.randn(6, 3) * 0.3 - 1

@@ -15,8 +15,9 @@ from test_train_cli import assert_same_agents, run
 
 from dydiff_env import embedded
 from dydiff_env.agents import Judge, Schedule, load_agent
+from dydiff_env.agents.checkpoint import best_path
 from dydiff_env.agents.improve import improve
-from dydiff_env.agents.judge import Sceptic, best_path
+from dydiff_env.agents.judge import Sceptic
 from dydiff_env.agents.svg import SVG, SVGConfig, discounted
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.trajectories import Trajectories
@@ -179,6 +180,20 @@ def test_a_run_that_was_stopped_ends_as_the_whole_one(tiny_world, tmp_path, monk
     assert_same_agents(best, best_path(tmp_path / "parts.pt"), load_agent(best).updates)
     with pytest.raises(DyDiffError, match="another --seed"):
         improve(policy, tiny_world, tmp_path / "parts.pt", SMALL, episode=20, seed=1, resume=True)
+
+
+def test_what_is_there_stays_the_policy_itself_above_all(tiny_world, tiny_world_path, tmp_path):
+    policy = as_policy(swing, tiny_world.spec)
+    improve(policy, tiny_world_path, tmp_path / "a.pt", SMALL, episode=np.int64(20), seed=np.int64(1), schedule=SOON)
+    assert load_agent(tmp_path / "a.pt").world == str(tiny_world_path.resolve())  # numbers of NumPy's and a path can be read back
+    kept = best_path(tmp_path / "a.pt").read_bytes()
+    with pytest.raises(DyDiffError, match=r"a\.pt exists"):
+        improve(policy, tiny_world, tmp_path / "a.pt", SMALL, episode=20, schedule=SOON)
+    with pytest.raises(DyDiffError, match="the policy one begins with"):
+        improve(best_path(tmp_path / "a.pt"), tiny_world, tmp_path / "a.pt", SMALL, episode=20, schedule=SOON, overwrite=True)
+    assert best_path(tmp_path / "a.pt").read_bytes() == kept
+    improve(policy, tiny_world, tmp_path / "a.pt", SMALL, episode=20, schedule=SOON, overwrite=True)
+    assert load_agent(tmp_path / "a.pt").seed == 0
 
 
 @pytest.mark.parametrize("episode", [10, 20, 50])

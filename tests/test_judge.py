@@ -14,7 +14,8 @@ from test_train_cli import assert_same_agents, kill_when, run
 
 from dydiff_env import embedded
 from dydiff_env.agents import BC, Judge, Replay, Schedule, load_agent, train
-from dydiff_env.agents.judge import best_path, best_row
+from dydiff_env.agents.checkpoint import best_path
+from dydiff_env.agents.log import best_row
 from dydiff_env.agents.loop import LoopConfig, loop
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import dream_returns

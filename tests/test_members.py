@@ -63,6 +63,26 @@ def test_members_meet_the_same_draws(tiny_world) -> None:
     assert np.abs(plain - disturbed).min() > 0
 
 
+def test_a_death_changes_nobody_elses_noise(tiny_world_path) -> None:
+    world = World.load(tiny_world_path)
+
+    def lengths(first: int) -> np.ndarray:  # of dreams whose first so many starts end at once
+        ended = []
+
+        def rule(states: torch.Tensor) -> torch.Tensor:
+            dead = torch.zeros(states.shape[:-1], dtype=torch.bool)
+            if not ended:
+                ended.append(dead[:, :first].fill_(True))
+            return dead
+
+        world.use_termination(rule)
+        return returns_by_member(world, policy(world), 8, horizon=12, noise=0.3)
+
+    whole, cut = lengths(0), lengths(3)
+    assert (cut.lengths[:, :3] == 1).all() and (cut.lengths[:, 3:] == 12).all()
+    np.testing.assert_allclose(cut.returns[:, 3:], whole.returns[:, 3:], rtol=1e-4)
+
+
 def test_returns_can_be_discounted(tiny_world) -> None:
     acting, how = policy(tiny_world), {"horizon": 30}
     steps = tiny_world.dream(acting, tiny_world.sample_starts(6, kind="initial"), 30, 0, trust=None, seed=stream(0, 0))

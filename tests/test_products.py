@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 import torch
 
+from dydiff_env import World, embedded
+from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.products import fast_products, half_products
 
 
@@ -19,6 +24,18 @@ def test_fast_products_keep_all_digits_and_give_the_setting_back() -> None:
         found = a @ b
     assert torch.get_float32_matmul_precision() == before
     torch.testing.assert_close(found.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_dreams_in_threads_are_those_of_one_and_leave_no_trace() -> None:
+    world, before, state = World.load(embedded.WORLD), torch.get_float32_matmul_precision(), torch.get_rng_state()
+
+    def dreamt(name: str) -> float:
+        return float(dream_returns(world, name, 8, horizon=12, iterations=0).returns.mean())
+
+    names = ["random", "demo"] * 4
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(dreamt, names)) == pytest.approx([dreamt(name) for name in names], rel=1e-4)
+    assert torch.get_float32_matmul_precision() == before and torch.equal(torch.get_rng_state(), state)
 
 
 def test_half_products_round_the_factors_and_nothing_after_them() -> None:

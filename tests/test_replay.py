@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import minari
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dydiff_env.agents import agent_class
 from dydiff_env.agents.replay import Replay
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
@@ -93,6 +95,14 @@ def test_an_update_sees_the_same_batch_wherever_the_run_was_resumed(hopper_datas
     assert [len(part) for part in grouped[:2]] == [1, 2]  # groups keep to multiples of their size
     other = next(iter(replay.batches(1, 8, seed=4)))
     assert not torch.equal(other.observations, whole[0])
+
+
+def test_logged_data_are_taken_as_a_world_takes_them(hopper_folder, hopper_dataset):
+    expected = next(Replay(hopper_dataset).batches(1))
+    for source in (hopper_folder, str(hopper_folder), [minari.MinariDataset(hopper_folder)]):
+        assert torch.equal(next(Replay(source).batches(1)).observations, expected.observations)
+    agent = agent_class("bc")(hopper_dataset.spec)
+    assert agent.fit(hopper_folder, 2).updates == 2
 
 
 def test_what_cannot_be_mixed_is_refused(hopper_dataset):

@@ -110,10 +110,15 @@ def test_the_interval_beside_the_interquartile_mean_is_its_own() -> None:
     runs = {"a": [{"updates": [1.0], "return_mean": [value]} for value in finals]}
     runs["b"] = [{"updates": [1.0], "return_mean": [value + 2]} for value in finals]
     first, second = final_table(runs, "return_mean").rows
-    assert interquartile_mean(finals) == first[3] == 3.0  # the outlier is cut off
+    assert interquartile_mean(finals) == first[4] == 3.0  # the outlier is cut off
     low, high = bootstrap_interval(finals, statistic=interquartile_mean)
-    assert first[4] == f"{low:.4g} to {high:.4g}" and low < 3 < high
-    assert first[5] == "–" and second[5].startswith(f"{probability_of_improvement(finals + 2, finals):.2f} (")
+    assert first[5] == f"{low:.4g} to {high:.4g}" and low < 3 < high
+    assert first[6] == "–" and second[6].startswith(f"{probability_of_improvement(finals + 2, finals):.2f} (")
+
+
+def test_runs_are_compared_after_as_many_updates() -> None:
+    logs = [{"updates": [1.0, 2.0, 3.0][:n], "return_mean": [1.0, 2.0, 30.0][:n]} for n in (3, 2)]  # one is still under way
+    assert final_table({"a": logs}, "return_mean").rows[0][1:4] == [2, 2, 2.0]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

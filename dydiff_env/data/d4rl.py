@@ -15,7 +15,7 @@ import numpy as np
 from dydiff_env.data.dataset import DatasetSpec, Episode, check_episode
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.simulator import describe
-from dydiff_env.errors import DyDiffError, Note
+from dydiff_env.errors import DyDiffError, Note, said
 from dydiff_env.lock import sole_writer
 
 # Returns of a random policy and of an expert that D4RL normalises scores with.
@@ -103,12 +103,12 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
             raise DyDiffError(f"No space left for {path}.", "Free some, and import again.") from error
         if error.filename is not None and Path(str(error.filename)) != file:
             raise  # of what is written, not of what is read
-        raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0]}.",
+        raise DyDiffError(f"{file} cannot be read: {said(error)}.",
                           "The file is damaged or incomplete; download it again.") from error
     except DyDiffError:
         raise
     except (KeyError, ValueError, RuntimeError, AttributeError, TypeError) as error:  # h5py's, for damage further inside
-        raise DyDiffError(f"{file} cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}.",
+        raise DyDiffError(f"{file} cannot be read: {said(error)}.",
                           "The file is damaged or incomplete; download it again.") from error
 
 

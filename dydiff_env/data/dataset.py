@@ -17,7 +17,7 @@ from minari.serialization import deserialize_space, serialize_space
 
 from dydiff_env.data.flattening import canonical, check_spaces, same_but_for_precision
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 
 
 class Transitions(NamedTuple):
@@ -117,7 +117,7 @@ class DatasetSpec:
         except DyDiffError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            reason = said(error, 120)
             raise DyDiffError(f"The description of the data cannot be read: {reason}.",
                               "The file is damaged; make or copy it again.") from error
 

@@ -135,7 +135,7 @@ def _register_robotics(name: str) -> None:
             import gymnasium_robotics
     except ImportError as error:
         raise DyDiffError(f"{name} comes from gymnasium-robotics, which is not installed.",
-                          "Run `pip install 'dydiff-env[maze]'`.") from error
+                          'Run `pip install "dydiff-env[maze]"`.') from error
     gym.register_envs(gymnasium_robotics)
 
 

@@ -16,7 +16,7 @@ from dydiff_env.data.d4rl import Import
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.minari_writer import write_dataset
 from dydiff_env.data.simulator import describe
-from dydiff_env.errors import DyDiffError, Note, meant, unknown
+from dydiff_env.errors import DyDiffError, Note, meant, said, unknown
 
 ROWS = ("auto", "steps", "states")
 
@@ -132,7 +132,7 @@ def _read(file: Path) -> Any:
     except UnicodeDecodeError as error:
         raise DyDiffError(f"{file} is not written in UTF-8.", "Save it as UTF-8.") from error
     except (pa.ArrowException, OSError) as error:
-        raise DyDiffError(f"{file} cannot be read: {str(error).splitlines()[0][:200]}.",
+        raise DyDiffError(f"{file} cannot be read: {said(error)}.",
                           "A CSV's first line names its columns, and every other has as many cells.") from error
 
 

@@ -10,7 +10,7 @@ import dydiff_env.embedded as embedded
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.agent import read_checkpoint
-from dydiff_env.policies.kinds import file_kind
+from dydiff_env.policies.kinds import file_kind, names_code
 from dydiff_env.world.world import World
 
 
@@ -93,7 +93,7 @@ def trained(policy: str | None) -> Trained | None:
     path = Path(policy).expanduser()
     if policy == embedded.NAME and not path.is_file():
         return Trained(str(embedded.WORLD), embedded.spec())
-    if (":" in policy and not path.is_file()) or file_kind(path) != "agent":
+    if (names_code(policy) and not path.is_file()) or file_kind(path) != "agent":
         return None
     checkpoint = read_checkpoint(path)
     return Trained(checkpoint.get("world"), DatasetSpec.from_json(checkpoint["spec"]))

@@ -52,7 +52,7 @@ def common_starts(world: World, simulator: Simulator, n: int, seed: int = 0) -> 
     Raises:
         DyDiffError: where no observation tells the simulator's state.
     """
-    drawn = world.sample_starts(8 * n, seed)
+    drawn = world.sample_starts(min(8 * n, len(world.start_bank)), seed)
     starts = drawn[simulator.known(drawn)][:n]
     if not len(starts):
         raise DyDiffError(

@@ -68,8 +68,9 @@ def returns_by_member(
         for t in range(episode_limit(world) if horizon is None else horizon):
             actions = acting.each(t, states)
             if noise:
-                drawn = torch.randn(actions.shape[1:], generator=generator, device=world.device)
-                actions = (actions + noise * (world.high - world.low) / 2 * drawn).clamp(world.low, world.high)
+                # Of all starts, also those where none lives any more: each meets the same noise under whatever policy.
+                drawn = torch.randn(episodes, actions.shape[-1], generator=generator, device=world.device)
+                actions = (actions + noise * (world.high - world.low) / 2 * drawn[rows]).clamp(world.low, world.high)
             following = each.each(states, actions, memory).clamp(-BOUND, BOUND)
             outlived = models.termination.outlived(following)
             rewards = models.reward.expected(within(states), actions, within(following), outlived)

@@ -16,6 +16,6 @@ def picture(width: float, height: float) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise DyDiffError("Plots need matplotlib.", "pip install 'dydiff-env[report]'") from error
+        raise DyDiffError("Plots need matplotlib.", 'pip install "dydiff-env[report]"') from error
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()

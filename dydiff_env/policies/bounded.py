@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dydiff_env.errors import DyDiffError
+from dydiff_env.policies.draws import own_draws
 from dydiff_env.policies.policy import Policy
 
 WIDEST_GUESS = 512  # observation sizes tried when a policy refuses ours, to name the one it takes
@@ -54,7 +55,8 @@ class BoundedPolicy:
         self.low = torch.as_tensor(np.float32(action_space.low)).reshape(-1)
         self.high = torch.as_tensor(np.float32(action_space.high)).reshape(-1)
         self.proposed = self.clipped = 0
-        self._probe()
+        with own_draws(torch.device("cpu")):
+            self._probe()
 
     def __repr__(self) -> str:
         return f"BoundedPolicy({self.kind!r}, O={self.observation_size}, A={self.action_size})"

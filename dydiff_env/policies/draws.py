@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from dydiff_env.policies.policy import Policy
 
 BITS = 2**64 - 1
+_drawing = RLock()
 
 
 def stream(seed: int, *path: int) -> int:
@@ -26,8 +28,11 @@ def stream(seed: int, *path: int) -> int:
 
 @contextmanager
 def own_draws(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Whatever is drawn inside, on the CPU or the device, changes nothing outside; it begins at ``seed`` where one is given."""
-    with torch.random.fork_rng(devices=_gpus(device)):
+    """Whatever is drawn inside, on the CPU or the device, changes nothing outside; it begins at ``seed`` where one is given.
+
+    Torch has these generators once for all threads: one that would draw waits until another has.
+    """
+    with _drawing, torch.random.fork_rng(devices=_gpus(device)):
         if seed is not None:
             seed_draws(device, seed)
         yield

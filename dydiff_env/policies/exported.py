@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 
 
 class ExportedPolicy:
@@ -27,7 +27,7 @@ class ExportedPolicy:
             program = torch.export.load(io.BytesIO(source))
         except Exception as error:
             raise DyDiffError(
-                f"The torch.export file cannot be read: {str(error).splitlines()[0]}",
+                f"The torch.export file cannot be read: {said(error)}",
                 "Export it again with this version of torch.",
             ) from error
         if device != "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,11 @@ KNOWN = (
     "a dydiff-env agent (.pt), TorchScript (.pt), torch.export (.pt2), Stable-Baselines3 (.zip), "
     "d3rlpy (.d3), ONNX (.onnx), module:callable, random, behavior or demo"
 )
+
+
+def names_code(text: str) -> bool:
+    """Whether this is ``module:callable``, and not a path with a colon, as every one on a Windows drive is."""
+    return re.fullmatch(r"[\w.]+:[\w.]+", text) is not None
 
 
 def file_kind(path: Path) -> str:

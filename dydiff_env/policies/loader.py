@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import dydiff_env.embedded as embedded
 from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.policies import agent, behavior, d3, exported, function, onnx, sb3, torchscript
 from dydiff_env.policies.bounded import BoundedPolicy
-from dydiff_env.policies.kinds import file_kind
+from dydiff_env.policies.kinds import file_kind, names_code
 from dydiff_env.policies.policy import Policy
 from dydiff_env.policies.uniform import UniformPolicy
 from dydiff_env.products import check_device
@@ -59,7 +58,7 @@ def load_policy(
     if not isinstance(path_or_name, str | Path):
         return as_policy(path_or_name, _spec(spec, "An object in memory"), vecnormalize=vecnormalize)
     text, path = str(path_or_name), Path(path_or_name).expanduser()
-    named = text in ("random", "behavior", embedded.NAME) or ":" in text  # else a file that is not there is told of below
+    named = text in ("random", "behavior", embedded.NAME) or names_code(text)  # else a file that is not there is told of below
     if vecnormalize is not None and ((named and not path.is_file()) or (path.is_file() and file_kind(path) != "sb3")):
         raise DyDiffError(
             f"vecnormalize goes with a Stable-Baselines3 checkpoint, which {text} is not.",
@@ -76,7 +75,7 @@ def load_policy(
         if text == "behavior":
             clone = behavior.load(_spec(spec, text), device)
             return _bound(clone, spec, kind="behavior", fingerprint=_spec(spec, text).fingerprint)
-        if re.fullmatch(r"[\w.]+:[\w.]+", text):
+        if names_code(text):
             return as_policy(function.load(text), _spec(spec, text))
     kind = file_kind(path)
     if kind in UNPICKLES and not trust:

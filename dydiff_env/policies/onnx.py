@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 from dydiff_env.policies.exported import in_batches
 
 
@@ -31,7 +31,7 @@ class OnnxPolicy:
             self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise DyDiffError(
-                f"onnxruntime cannot read the file: {str(error).splitlines()[0]}",
+                f"onnxruntime cannot read the file: {said(error)}",
                 "Check that it is an ONNX model, exported for the installed onnxruntime.",
             ) from error
         observation = self.session.get_inputs()[0]
@@ -72,6 +72,6 @@ def load(path: Path) -> OnnxPolicy:
         raise
     except Exception as error:  # a damaged file, or no weights: onnx has many names for them
         raise DyDiffError(
-            f"{path} cannot be read as an ONNX model: {(str(error) or type(error).__name__).splitlines()[0]}",
+            f"{path} cannot be read as an ONNX model: {said(error)}",
             "Keep the .data file that was exported with it beside it, or export it again.",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 
 REACHING_OUT = re.compile(rb"\b(from_file|save|rpc_\w+)\b|\bops\b(?!\.(?:aten|prim|quantized)\b)")
 """Names in TorchScript of what writes files or leaves the process; the rest of the language only computes."""
@@ -53,7 +53,7 @@ class TorchScriptPolicy:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = said(error)
             raise DyDiffError(
                 f"The TorchScript file cannot be read: {reason}",
                 "Save or copy the file again.",

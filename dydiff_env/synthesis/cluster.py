@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dydiff_env.errors import DyDiffError
+from dydiff_env.errors import DyDiffError, said
 from dydiff_env.synthesis.methods import Synthesizer
 from dydiff_env.synthesis.rounds import RoundOptions, run_round
 
@@ -51,7 +51,7 @@ def in_order_on_ray(
         device: where each round runs; with cuda, a round asks for one GPU.
 
     Raises:
-        DyDiffError: where the cluster is not there, or a round lost its worker more than RETRIES times.
+        DyDiffError: where the cluster is not there or has no GPU that is asked for, or a round lost its worker more than RETRIES times.
     """
     ray = import_ray()
     ours = not ray.is_initialized()
@@ -63,12 +63,14 @@ def in_order_on_ray(
             ray.init(**how, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DyDiffError(
-                f"No Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}",
+                f"No Ray cluster answers at {address or 'this machine'}: {said(error)}",
                 "Start one with `ray start --head`, or leave --address out.",
             ) from error
     gpus = 1 if device.startswith("cuda") else 0
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(run_round)
     try:
+        if gpus and not ray.cluster_resources().get("GPU"):  # it would wait for one to join
+            raise DyDiffError("The Ray cluster has no GPU.", "Use --device cpu.", usage=True)
         shared = ray.put(synthesizer)
         todo, pending = deque(indices), deque()  # type: ignore[var-annotated]
         while todo or pending:

@@ -21,9 +21,9 @@ import torch
 from dydiff_env.baselines import models as baselines
 from dydiff_env.baselines.mtdiff import MTDiff
 from dydiff_env.baselines.synther import SynthER
-from dydiff_env.children import die_with_parent, end_children
+from dydiff_env.children import MOST, die_with_parent, end_children
 from dydiff_env.data.trajectories import Trajectories
-from dydiff_env.errors import DyDiffError, Note
+from dydiff_env.errors import DyDiffError, Note, said
 from dydiff_env.policies import as_policy
 from dydiff_env.policies.bounded import BoundedPolicy
 from dydiff_env.synthesis.methods import (
@@ -76,7 +76,7 @@ class Sources:
         policy: whatever `as_policy` takes; None for a method that follows no policy.
         method: one of METHODS.
         loading: options of `load_policy` (trust, vecnormalize), for a policy given by path or name.
-        device: where everything lives.
+        device: where everything lives, but for a World, which stays where it is and has the rest beside it.
     """
 
     world: World | str | Path
@@ -102,14 +102,15 @@ class Sources:
                 usage=True,
             )
         world = self.world if isinstance(self.world, World) else World.load(self.world, device=self.device)
+        device = str(world.device)
         if method.model is None:
-            policy = as_policy(self.policy, world.spec, **self.loading, device=self.device)
+            policy = as_policy(self.policy, world.spec, **self.loading, device=device)
             return Opened(Dreamer(world, policy), world, policy, None)
         if isinstance(self.world, World):
             raise DyDiffError(
                 f"The {method.model} model lies in the world's folder.", "Give the world by its path."
             )
-        model = baselines.load(Path(self.world).expanduser(), method.model, world.spec, self.device)
+        model = baselines.load(Path(self.world).expanduser(), method.model, world.spec, device)
         if isinstance(model, SynthER):
             return Opened(TransitionSampler(world, model), world, None, model)
         assert isinstance(model, MTDiff)
@@ -124,7 +125,7 @@ def in_order(
     workers: int,
 ) -> Iterator[Round]:
     """The rounds `indices`, one after another; a pool is at most two rounds a worker ahead of the reader."""
-    workers = min(workers, len(indices))
+    workers = min(workers, len(indices), MOST)
     if workers <= 1:
         for index in indices:
             yield run_round(opened.synthesizer, options, index)
@@ -182,7 +183,7 @@ def _in_a_file(sources: Sources) -> Iterator[str]:
             file.write_bytes(pickle.dumps(sources))
         except (pickle.PickleError, AttributeError, TypeError) as error:
             raise DyDiffError(
-                f"The policy or the world cannot be sent to other processes ({str(error).splitlines()[0][:120]}).",
+                f"The policy or the world cannot be sent to other processes ({said(error, 120)}).",
                 "Give one worker, or a policy that lies in a file, and a rule of termination that a module names.",
                 usage=True,
             ) from error

@@ -66,6 +66,10 @@ def dream(
     world.check_width("observation", states, world.spec.observation_size)
     if first is not None:
         world.check_width("action", first, world.spec.action_size)
+        first = first.clamp(world.low, world.high)
+    for what, given in (("first actions", first), ("numbers of steps to go on", goes_on), ("fates", fate)):
+        if given is not None and len(given) != len(states):
+            raise DyDiffError(f"{len(states)} starts, but {len(given)} {what}.", "Pass one for each start.", usage=True)
     states = world.normalizer.normalize(states)
     seeded = not deterministic
     if policy is None:

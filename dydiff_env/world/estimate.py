@@ -35,7 +35,7 @@ def estimate(fit: Fitting) -> float:
     """
     began, counted = time.monotonic(), 0.0
     preset, small, scale = fit.preset, *_miniature(fit.preset, fit.models.denoiser)
-    with tempfile.TemporaryDirectory() as scratch, own_draws(fit.device):
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, own_draws(fit.device):
         trial = copy.copy(fit)  # the data are shared
         trial.models, trial.preset, trial.folder = copy.deepcopy(fit.models), small, Path(scratch)
         trial.progress, trial.log, trial.checkpoints = False, None, False
@@ -70,7 +70,8 @@ def announce_fit(fit: Fitting) -> None:
 
 def _miniature(preset: Preset, denoiser: torch.nn.Module) -> tuple[Preset, float]:
     """The same for a few steps, and how much larger a real step of the denoiser is."""
-    large = sum(p.numel() for p in denoiser.parameters()) > LARGE
+    where = next(denoiser.parameters()).device  # a GPU takes hardly longer for many rows than for a few
+    large = where.type == "cpu" and sum(p.numel() for p in denoiser.parameters()) > LARGE
     most = WAVES[-1] if preset.dynamics.frequencies is None else preset.dynamics.frequencies
     changes: dict[str, Any] = {
         "dynamics": dataclasses.replace(preset.dynamics, memory=bool(preset.dynamics.memory), frequencies=most),

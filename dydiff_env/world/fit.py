@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import Source, load_dataset
 from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.lock import sole_writer
-from dydiff_env.products import fast_products
+from dydiff_env.products import check_device, fast_products
 from dydiff_env.progress import summary_writer
 from dydiff_env.publish import WORLD, check_free, replacing
 from dydiff_env.world.error_scale import ErrorScale
@@ -67,7 +68,8 @@ def fit(
         DyDiffError: for a dataset that cannot be read, an existing ``out``, a partial fit of other settings, or another process that is
             fitting the same ``out``.
     """
-    settings, logged = get_preset(preset), load_dataset(dataset)
+    check_device(device)
+    settings, logged, seed = get_preset(preset), load_dataset(dataset), operator.index(seed)
     data = one_goal_each(logged)
     if replaced := len(data) - len(logged):
         warnings.warn(f"{replaced} goals are replaced within episodes: each counts as reached there, and ends a dream.", Note, stacklevel=3)
@@ -80,7 +82,7 @@ def fit(
     log = tensorboard_log(tensorboard if peers.main else None)
     how = (torch.device(device), progress and peers.main, log, peers)
     if out is None:
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             world = fit_world(Fitting(data, settings, seed, Path(peers.tell(scratch)), *how))
             peers.wait()
             return world

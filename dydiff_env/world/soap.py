@@ -56,7 +56,9 @@ class SOAP(Optimizer):
             state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
             for side in sides:
                 state[f"gram {side}"] = _gram(gradient, side)
-                state[f"basis {side}"] = torch.linalg.eigh(state[f"gram {side}"])[1].flip(-1).contiguous()
+                # On the CPU, for many first gradients are all zero, and some of cuSOLVER's versions fail on such a matrix.
+                basis = torch.linalg.eigh(state[f"gram {side}"].cpu())[1].flip(-1).contiguous()
+                state[f"basis {side}"] = basis.to(parameter.device)
             return
         state["step"] += 1
         turned = _turn(gradient, state)

@@ -187,7 +187,7 @@ class World:
             iterations: M; default: the world's own; 0 is the plain single-step rollout.
             deterministic: the policy's mode, or draws from it (one draw a step, the same in every iteration).
             seed: of the draws.
-            first_actions: (B, A), taken at the first step in place of the policy's.
+            first_actions: (B, A), taken at the first step in place of the policy's; within the bounds, as those are.
             trust: what :meth:`trust_in` this policy said, or a share of the denoiser's correction; default: asked now, which costs about
                 as much as dreaming 250 starts.
             before: (B, O + A), the observation and the action of the step that led to each start, NaN where unknown
@@ -202,7 +202,7 @@ class World:
             B trajectories. Their actions are the policy's own on their observations (Eq. 8), but for ``first_actions``.
 
         Raises:
-            DyDiffError: for a start or action of the wrong width, or a policy missing.
+            DyDiffError: for a start or action of the wrong width, more or fewer of anything than starts, or a policy missing.
         """
         from dydiff_env.world.dream import dream  # it dreams in Worlds, so it stands above this file
 

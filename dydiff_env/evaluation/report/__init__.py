@@ -45,7 +45,7 @@ def report(
     try:
         import plotly  # noqa: F401
     except ImportError:
-        raise DyDiffError("Reports need plotly, which is not installed.", "pip install 'dydiff-env[report]'.") from None
+        raise DyDiffError("Reports need plotly, which is not installed.", 'pip install "dydiff-env[report]".') from None
     from dydiff_env.evaluation.report.page import render
     from dydiff_env.evaluation.report.sections import Dreaming, all_sections
     from dydiff_env.evaluation.report.sources import find_sources, labels

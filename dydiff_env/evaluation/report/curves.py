@@ -56,9 +56,7 @@ def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
     made = figure("updates", names.get(score, "return"))
     several, banded = any(len(logs) > 1 for logs in runs.values()), score == "return_mean"
     for colour, (name, logs) in zip(CYCLE * 9, runs.items(), strict=False):
-        points = [dict(zip(*_points(log, score), strict=True)) for log in logs]
-        x = sorted(set.intersection(*(set(p) for p in points))) or sorted(points[0])
-        values = np.array([[p[at] for at in x] for p in points if all(at in p for at in x)])  # (runs, points)
+        x, values = _shared(logs, score)
         if len(values) > 1:
             low, high = np.array([bootstrap_interval(column) for column in values.T]).T
             band(made, name, x, low, high, colour)
@@ -75,9 +73,17 @@ def _curve(runs: dict[str, list[Log]], score: str) -> Chart:
     return Chart(made, caption + (f" Band: {'; '.join(bands)}." if bands else ""))
 
 
+def _shared(logs: list[Log], score: str) -> tuple[list[float], np.ndarray]:
+    """The updates at which all of a group's logs have a value (the first one's, where they share none), and these (runs, points)."""
+    points = [dict(zip(*_points(log, score), strict=True)) for log in logs]
+    x = sorted(set.intersection(*(set(p) for p in points))) or sorted(points[0])
+    return x, np.array([[p[at] for at in x] for p in points if all(at in p for at in x)])
+
+
 def final_table(runs: dict[str, list[Log]], score: str) -> Table:
-    """What each group ends with; with three runs or more, over runs (Agarwal et al. 2021)."""
-    finals = {name: np.array([_points(log, score)[1][-1] for log in logs]) for name, logs in runs.items()}
+    """What each group has come to where all its runs are; with three runs or more, over runs (Agarwal et al. 2021)."""
+    shared = {name: _shared(logs, score) for name, logs in runs.items()}
+    finals = {name: values[:, -1] for name, (_, values) in shared.items()}
     first, rows = next(iter(finals)), []
     for name, values in finals.items():
         enough = len(values) >= 3
@@ -87,15 +93,15 @@ def final_table(runs: dict[str, list[Log]], score: str) -> Table:
             better = f"{probability_of_improvement(values, finals[first]):.2f}"
             if enough and len(finals[first]) >= 3:
                 better += f" ({_interval(values, finals[first], statistic=probability_of_improvement)})"
-        rows.append([name, len(values), float(values.mean()), interquartile_mean(values) if enough else None,
+        rows.append([name, len(values), int(shared[name][0][-1]), float(values.mean()), interquartile_mean(values) if enough else None,
                      interval, better])  # fmt: skip
-    columns = ["run", "seeds", "mean", "interquartile mean", "its 95 % interval", f"P(better than {first})"]
+    columns = ["run", "seeds", "updates", "mean", "interquartile mean", "its 95 % interval", f"P(better than {first})"]
     unit = "normalised score" if score == "normalized_score" else "return"
     return Table(
         columns,
         rows,
-        f"Last evaluation, {unit}; from three seeds on the statistics of Agarwal et al. 2021. Intervals: percentile "
-        "bootstrap over seeds, 95 %.",
+        f"Last evaluation that all seeds share, {unit}; from three seeds on the statistics of Agarwal et al. 2021. Intervals: "
+        "percentile bootstrap over seeds, 95 %.",
     )
 
 

@@ -120,7 +120,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DyDiffError: where the file is damaged.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_bytes())  # PowerShell's > writes UTF-16
     except (OSError, ValueError) as error:
         raise DyDiffError(f"{path} cannot be read: {error}.", "Make it again.") from error
     if not isinstance(document, dict):
