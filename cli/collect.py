@@ -86,7 +86,6 @@ def collect(
         # MuJoCo and Stable-Baselines3 take a second to import: not before the options are known to be right.
         from dydiff_env.data.collect import (
             CollectConfig,
-            Destination,
             collect_maze,
             collect_policy,
             collect_tier,
@@ -94,6 +93,7 @@ def collect(
         )
         from dydiff_env.data.dataset import DatasetSpec
         from dydiff_env.data.recorder import Act
+        from dydiff_env.data.registry import Destination
 
         if policy is not None and tier is not None:
             raise DyDiffError("--policy and --tier both say who acts.", "Pass one of them.", usage=True)

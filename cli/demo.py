@@ -156,8 +156,9 @@ class _Demo:
         """Everything; returns the figures."""
         from dydiff_env.agents import Schedule, load_agent
         from dydiff_env.agents.seeds import Run, train_seeds
-        from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
+        from dydiff_env.data.collect import CollectConfig, collect_maze
         from dydiff_env.data.minari_io import load_dataset
+        from dydiff_env.data.registry import Destination
         from dydiff_env.evaluation.report import report
         from dydiff_env.evaluation.scores import Episodes, environment_of, evaluate_returns
         from dydiff_env.synthesis.export import export

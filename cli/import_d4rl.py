@@ -28,8 +28,8 @@ def import_d4rl(
 ) -> None:
     """Turn a D4RL file into a Minari dataset, time-outs and terminals kept apart."""
     with reporting(debug):
-        from dydiff_env.data.collect import Destination
         from dydiff_env.data.d4rl import import_d4rl as convert
+        from dydiff_env.data.registry import Destination
         from dydiff_env.errors import DyDiffError
 
         if (ref_min is None) != (ref_max is None):

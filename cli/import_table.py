@@ -39,7 +39,7 @@ def import_table(
 ) -> None:
     """Turn a table of logs into a Minari dataset, one row a step or one row a state."""
     with reporting(debug):
-        from dydiff_env.data.collect import Destination
+        from dydiff_env.data.registry import Destination
         from dydiff_env.data.table import Columns
         from dydiff_env.data.table import import_table as convert
         from dydiff_env.errors import DyDiffError

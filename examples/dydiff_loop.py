@@ -15,8 +15,9 @@ from typing import Any
 
 from dydiff_env.agents import agent_class, load_agent
 from dydiff_env.agents.loop import LoopConfig, loop
-from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
+from dydiff_env.data.collect import CollectConfig, collect_maze
 from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.registry import Destination
 from dydiff_env.envs.worlds import find_world
 from dydiff_env.evaluation.scores import environment_of
 

@@ -17,18 +17,13 @@ from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
 from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun
-from dydiff_env.data.collect import (
-    CollectConfig,
-    Destination,
-    collect_maze,
-    collect_policy,
-    collect_tier,
-)
+from dydiff_env.data.collect import CollectConfig, collect_maze, collect_policy, collect_tier
 from dydiff_env.data.d4rl import _scores, import_d4rl
 from dydiff_env.data.dataset import Dataset, DatasetSpec
 from dydiff_env.data.flattening import unflatten_batch
 from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.recorder import EpisodeRecorder, record
+from dydiff_env.data.registry import Destination
 from dydiff_env.data.simulator import describe, make_env, warnings_once
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController, next_cells
 from dydiff_env.errors import DyDiffError

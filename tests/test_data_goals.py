@@ -12,10 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dydiff_env.data import goals
-from dydiff_env.data.collect import CollectConfig, Destination, collect_maze
+from dydiff_env.data.collect import CollectConfig, collect_maze
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.goals import one_goal_each
 from dydiff_env.data.minari_io import load_dataset
+from dydiff_env.data.registry import Destination
 
 
 def box(size: int) -> gym.spaces.Box:

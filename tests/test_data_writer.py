@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dydiff_env.data import cache
+from dydiff_env.data import cache, minari_writer
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.flattening import flatten_batch, unflatten_batch
 from dydiff_env.data.minari_io import load_dataset, write_dataset
-from dydiff_env.data.minari_writer import MinariWriter, dataset_id_for, register
+from dydiff_env.data.minari_writer import MinariWriter
+from dydiff_env.data.registry import dataset_id_for, register
 from dydiff_env.data.simulator import make_env
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
@@ -174,6 +175,19 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
         whole = load_dataset(writer.publish())
     assert resumed.spec.fingerprint == whole.spec.fingerprint
     assert not writer.partial.exists()
+
+
+def test_episodes_are_taken_one_by_one_and_written_in_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(minari_writer, "BLOCK", 10)
+    spec = DatasetSpec(BOX, BOX, dataset_id="tests/taken-v0")
+    data = Dataset.from_trajectories(spec, rollouts(9))
+    with MinariWriter(tmp_path / "x", spec) as writer:
+        for index in range(7):
+            writer.take(data.episode(index))
+        assert 1 < writer.parts < writer.trajectories < 7  # some wait to be written
+        writer.append([data.episode(7)])
+        writer.take(data.episode(8))
+        assert load_dataset(writer.publish()).spec.fingerprint == data.spec.fingerprint  # in their order
 
 
 def test_existing_data_is_replaced_only_when_asked(tmp_path):

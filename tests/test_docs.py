@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from dydiff_env.agents import agent_class
 from dydiff_env.cli.app import app, load
-from dydiff_env.data.minari_writer import register
+from dydiff_env.data.registry import register
 from dydiff_env.synthesis.export import export
 from dydiff_env.world import presets
 

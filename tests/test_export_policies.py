@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dydiff_env.agents import agent_class
-from dydiff_env.data.minari_io import register
+from dydiff_env.data.registry import register
 from dydiff_env.synthesis.export import export
 
 OPTIONS: dict[str, Any] = {"horizon": 12, "batch": 12, "iterations": 1}

@@ -11,8 +11,9 @@ import pytest
 
 from dydiff_env.agents import BC, Run, train_seeds
 from dydiff_env.agents.loop import LoopConfig, loop
-from dydiff_env.data.collect import CollectConfig, Destination, collect_tier
+from dydiff_env.data.collect import CollectConfig, collect_tier
 from dydiff_env.data.minari_io import load_dataset, write_dataset
+from dydiff_env.data.registry import Destination
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
 from dydiff_env.synthesis.export import export

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -16,25 +15,17 @@ import numpy as np
 
 from dydiff_env import __version__
 from dydiff_env.data.dataset import DatasetSpec, Episode
-from dydiff_env.data.minari_writer import (
-    MinariWriter,
-    check_dataset_id,
-    check_unused,
-    dataset_id_for,
-    register,
-    registered_folder,
-)
+from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.recorder import Act, record
+from dydiff_env.data.registry import Destination
 from dydiff_env.data.simulator import describe, make_env
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.lock import sole_writer
 from dydiff_env.progress import progress_bar
-from dydiff_env.publish import check_name
 
 TIERS = ("random", "medium-replay", "medium", "medium-expert", "expert")
 MAZE_TASK = {"continuing_task": True, "reset_target": True}
-BLOCK = 50_000  # transitions held in memory before they are written
 POLICY_FILES = (".pt", ".sb3.zip", ".vecnormalize.pkl")
 
 
@@ -67,43 +58,6 @@ class CollectConfig:
     noise: float | None = None
     keep_goal: bool = False
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a dataset goes.
-
-    Args:
-        dataset_id: the id to store, and under which Minari will find it.
-        out: a folder of its own; with an id as well, the id gets a copy.
-        overwrite: replace what is there.
-    """
-
-    dataset_id: str | None = None
-    out: Path | None = None
-    overwrite: bool = False
-
-    def resolve(self) -> tuple[Path, str]:
-        """The data folder and the id.
-
-        Raises:
-            DyDiffError: where neither is given, or the id is malformed.
-        """
-        if self.out is None and self.dataset_id is None:
-            raise DyDiffError("Nothing says where the dataset goes.",
-                              "Pass --dataset-id NAMESPACE/NAME-vK, or --out FOLDER.", usage=True)
-        if self.out is not None:
-            check_name(self.out)
-            if self.dataset_id is not None:
-                check_unused(self.dataset_id, self.overwrite)
-            return self.out.expanduser(), check_dataset_id(self.dataset_id or dataset_id_for(self.out))
-        assert self.dataset_id is not None
-        return registered_folder(check_dataset_id(self.dataset_id)), self.dataset_id
-
-    def register(self) -> None:
-        """Once the folder is written: the copy for the id, where both were asked for."""
-        if self.out is not None and self.dataset_id is not None:
-            register(self.out.expanduser(), self.dataset_id, overwrite=self.overwrite)
 
 
 def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
@@ -274,7 +228,7 @@ class _Recording:
                 raise DyDiffError(f"{self._policies} is where the policies go, and holds {other[0]}: it stays.",
                                   "Choose another name, or move it away.", usage=True)
         self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
-        self._left, self._block, self._held, self._began = limit, list[Episode](), 0, time.perf_counter()
+        self._left, self._began = limit, time.perf_counter()
         self._returns: list[float] = []
         self.scores: tuple[float | None, float | None] = (None, None)
         self.policies = self._policies.with_name(self._policies.name + ".partial")
@@ -289,15 +243,11 @@ class _Recording:
             episode = Episode(episode.observations[:kept + 1], episode.actions[:kept], episode.rewards[:kept], False)
         self._left -= kept
         self._returns.append(float(episode.rewards.sum(dtype=np.float64)))
-        self._block.append(episode)
-        self._held += kept
-        if self._held >= BLOCK:
-            self._write()
+        self._writer.take(episode)
 
     def publish(self, algorithm: str, description: str, config: CollectConfig,
                 facts: dict[str, Any] | None = None) -> dict[str, Any]:
         """Give the dataset and the policies beside it their names; returns what to tell the user."""
-        self._write()
         writer, (low, high) = self._writer, self.scores
         writer.spec = replace(writer.spec, ref_min_score=low, ref_max_score=high)
         path = writer.publish(
@@ -314,11 +264,6 @@ class _Recording:
                 "transitions": writer.transitions, "return_mean": float(np.mean(self._returns)),
                 "return_std": float(np.std(self._returns)), "ref_min_score": low, "ref_max_score": high,
                 "policies": policies, "seconds": round(time.perf_counter() - self._began, 1)}
-
-    def _write(self) -> None:
-        if self._block:
-            self._writer.append(self._block)
-            self._block, self._held = [], 0
 
     def __enter__(self) -> _Recording:
         return self

@@ -27,7 +27,7 @@ REFERENCE_SCORES = {
     "antmaze": (0.0, 1.0), "pen": (96.262799, 3076.8331017826877),
     "hammer": (-274.856578, 12794.134825156867), "door": (-56.512833, 2880.5693087298737),
     "relocate": (-6.425911, 4233.877797728884)}
-BLOCK = 50_000  # transitions held in memory
+BLOCK = 50_000  # transitions looked at together
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
             low, high = scores or _scores(file) or (None, None)
             spec = _spec(data, file, env, dataset_id, low, high)
             with sole_writer(Path(path).expanduser()), MinariWriter(path, spec, overwrite=overwrite) as writer:
-                dropped, repeated, terminated, block, held = 0, 0, 0, list[Episode](), 0
+                dropped, repeated, terminated = 0, 0, 0
                 for index, (episode, stated) in enumerate(episodes_of(data)):
                     dropped += not stated and not episode.terminated
                     repeated += not stated and episode.terminated
@@ -88,13 +88,7 @@ def import_d4rl(file: str | Path, path: str | Path, dataset_id: str, *, env: str
                         continue
                     check_episode(spec, episode, index, file.name)
                     terminated += episode.terminated
-                    block.append(episode)
-                    held += len(episode.rewards)
-                    if held >= BLOCK:
-                        writer.append(block)
-                        block, held = [], 0
-                if block:
-                    writer.append(block)
+                    writer.take(episode)
                 folder = writer.publish(algorithm_name="D4RL", description=f"Imported from {file.name}",
                                         provenance={"command": "import-d4rl", "file": file.name})
                 return Import(folder, writer.trajectories, writer.transitions, terminated, dropped, repeated)

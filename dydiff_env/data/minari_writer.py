@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,16 +13,18 @@ from typing import Any
 
 import minari
 import numpy as np
-from minari.dataset.minari_dataset import DATASET_ID_RE
 from minari.serialization import serialize_space
 
 from dydiff_env.data.dataset import ARRAYS, Dataset, DatasetSpec, Episode
 from dydiff_env.data.episode_files import FORMATS
 from dydiff_env.data.flattening import slashed
+from dydiff_env.data.registry import check_dataset_id
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.lock import sole_writer
 from dydiff_env.publish import DATASET, check_free, check_name, publish
+
+BLOCK = 50_000  # transitions held in memory before they are written
 
 
 class MinariWriter:
@@ -69,6 +70,7 @@ class MinariWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.notes: list[dict[str, Any]] = []
         self.trajectories = self.transitions = 0
+        self._held, self._held_transitions = list[Episode](), 0
         self._take_up()
 
     @property
@@ -84,6 +86,7 @@ class MinariWriter:
             batch: rollouts, a dataset, or episodes of at least one step; flattened, in environment units.
             note: JSON-ready facts kept with the batch until publishing, back in ``notes`` after a resume.
         """
+        self._write_held()  # they came before
         if isinstance(batch, Trajectories):
             batch = Dataset.from_trajectories(self.spec, batch)
         elif not isinstance(batch, Dataset):
@@ -96,6 +99,17 @@ class MinariWriter:
             os.fsync(file.fileno())
         unfinished.rename(self._folder / f"part-{self.parts:06d}.npz")
         self._count(batch.offsets, note or {})
+
+    def take(self, episode: Episode) -> None:
+        """Add one episode of at least one step; about ``BLOCK`` transitions of such are a batch.
+
+        Args:
+            episode: flattened, in environment units.
+        """
+        self._held.append(episode)
+        self._held_transitions += len(episode.rewards)
+        if self._held_transitions >= BLOCK:
+            self._write_held()
 
     def publish(self, *, algorithm_name: str = "", description: str = "", author: Sequence[str] = (),
                 provenance: dict[str, Any] | None = None) -> Path:
@@ -114,6 +128,7 @@ class MinariWriter:
         Raises:
             DyDiffError: where no episode was appended.
         """
+        self._write_held()
         if not self.trajectories:
             raise DyDiffError(f"{self.path} would be empty: no trajectory was kept.", "Keep more of them.")
         self._unwrite()  # what a run that was killed just here left
@@ -169,6 +184,11 @@ class MinariWriter:
                 return
             self._count(arrays["offsets"], note)
 
+    def _write_held(self) -> None:
+        held, self._held, self._held_transitions = self._held, [], 0
+        if held:
+            self.append(held)
+
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.npz"))
 
@@ -196,67 +216,3 @@ def write_dataset(path: str | Path, dataset: Dataset, *, overwrite: bool = False
         for block in dataset.blocks():
             writer.append(block)
         return writer.publish(**metadata)
-
-
-def registry_root() -> Path:
-    """Where Minari keeps registered datasets: ``$MINARI_DATASETS_PATH``, else ``~/.minari/datasets``."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
-
-
-def registered_folder(dataset_id: str) -> Path:
-    """The data folder a Minari id stands for, whether it is there or not."""
-    return registry_root() / dataset_id / "data"
-
-
-def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> Path:
-    """Copy the Minari folder ``path`` to where ``minari.load_dataset(dataset_id)`` finds it.
-
-    Raises:
-        DyDiffError: where the id is malformed, or taken and ``overwrite`` is off.
-    """
-    target = check_unused(dataset_id, overwrite)
-    partial = target.with_name("data.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(path, partial)
-    except (shutil.Error, OSError) as error:  # the former is a list of what went wrong
-        shutil.rmtree(partial, ignore_errors=True)
-        said = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
-        raise DyDiffError(f"{path} is written, but could not be copied to {target}: {said}.",
-                          "Make room there, or give it its id later: `dydiff-env mix --real PATH --dataset-id ID`.") from error
-    metadata = json.loads((partial / "metadata.json").read_text())
-    (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
-    publish(partial, target)
-    return target
-
-
-def check_unused(dataset_id: str, overwrite: bool) -> Path:
-    """Where the dataset of this id goes, if it may be written.
-
-    Raises:
-        DyDiffError: where the id is malformed, or taken and ``overwrite`` is off.
-    """
-    target = registered_folder(check_dataset_id(dataset_id))
-    if target.exists() and not overwrite:
-        raise DyDiffError(f"The dataset {dataset_id} exists.",
-                          "Choose another id, or replace it with --overwrite.")
-    return target
-
-
-def check_dataset_id(dataset_id: str) -> str:
-    """``dataset_id`` if Minari takes it.
-
-    Raises:
-        DyDiffError: where it is not of the form NAMESPACE/NAME-vK.
-    """
-    match = DATASET_ID_RE.fullmatch(dataset_id)
-    if match is None or match["version"] is None:
-        raise DyDiffError(f"{dataset_id!r} is no Minari dataset id.",
-                          "Use NAMESPACE/NAME-vK, for example demo/hopper-v0.", usage=True)
-    return dataset_id
-
-
-def dataset_id_for(path: str | Path) -> str:
-    """An id for a folder that is not registered, made from its name."""
-    name = re.sub(r"[^-\w]+", "-", Path(path).name.removesuffix(".minari")).strip("-") or "dataset"
-    return f"local/{name}" if re.search(r"-v\d+$", name) else f"local/{name}-v0"

@@ -11,18 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dydiff_env.data.episode_files import FORMATS
-from dydiff_env.data.minari_writer import (
-    MinariWriter,
-    check_dataset_id,
-    check_unused,
-    dataset_id_for,
-    register,
-    registered_folder,
-)
+from dydiff_env.data.minari_writer import MinariWriter
+from dydiff_env.data.registry import Destination, registered_folder
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.lock import sole_writer
 from dydiff_env.progress import announce, progress_bar
-from dydiff_env.publish import check_name
 from dydiff_env.synthesis.cluster import import_ray, in_order_on_ray
 from dydiff_env.synthesis.estimate import dream_seconds
 from dydiff_env.synthesis.filters import kept_count, share_kept
@@ -112,7 +105,7 @@ def export(
         DyDiffError: for wrong options, a policy that does not fit the world, an output in the way, or a full
             disk. Nothing is left behind but finished rounds.
     """
-    begun, out = time.perf_counter(), Path(out).expanduser()
+    begun = time.perf_counter()
     chosen = get_method(method)
     if workers < 1:
         raise DyDiffError(f"--workers is {workers}.", "Give 1 or more.", usage=True)
@@ -126,8 +119,8 @@ def export(
         )
     if engine == "ray":
         import_ray()  # a clear error before anything is loaded
-    if dataset_id is not None:
-        check_dataset_id(dataset_id)
+    # To resume, an id may be taken by this very export; that shows once the recipe is known.
+    out, name = Destination(dataset_id, Path(out), overwrite or resume).resolve()
     sources = Sources(world, policy, method, {"trust": trust, "vecnormalize": vecnormalize}, device)
     opened = sources.open()
     if policy == "behavior":
@@ -151,20 +144,18 @@ def export(
         seed=seed,
     )
     options.check()
-    spec = replace(world.spec, dataset_id=dataset_id or dataset_id_for(out))
+    spec = replace(world.spec, dataset_id=name)
     recipe = {"options": asdict(options), **facts(opened)}
-    if dataset_id is not None:
-        if resume and finished_rounds(registered_folder(dataset_id), recipe) is not None:
-            dataset_id = None  # it is there
-        else:
-            check_unused(dataset_id, overwrite)
+    if resume and dataset_id is not None and finished_rounds(registered_folder(dataset_id), recipe) is not None:
+        dataset_id = None  # it is there
+    destination = Destination(dataset_id, out, overwrite)
+    destination.resolve()
     files: dict[str, Any] = {
         "overwrite": overwrite,
         "resume": resume,
         "resumable": True,
         "data_format": data_format,
     }
-    check_name(out)
     with sole_writer(out):
         rounds = finished_rounds(out, recipe) if resume else None
         fresh = 0
@@ -215,8 +206,7 @@ def export(
                         ) from error
                     raise
             fresh = writer.trajectories - before
-    if dataset_id is not None:
-        register(out, dataset_id, overwrite=overwrite)
+    destination.register()
     seconds, sums = time.perf_counter() - begun, totals(rounds)
     return {
         "trajectories": sums["trajectories"],

@@ -14,13 +14,8 @@ import numpy as np
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.episode_files import reserve
 from dydiff_env.data.minari_io import load_dataset, resolve_dataset
-from dydiff_env.data.minari_writer import (
-    MinariWriter,
-    check_unused,
-    dataset_id_for,
-    register,
-    registered_folder,
-)
+from dydiff_env.data.minari_writer import MinariWriter
+from dydiff_env.data.registry import Destination, registered_folder
 from dydiff_env.errors import DyDiffError
 from dydiff_env.lock import sole_writer
 from dydiff_env.publish import DATASET, check_free, publish
@@ -52,9 +47,8 @@ def mix(
     Raises:
         DyDiffError: where a dataset is missing, or their spaces differ by more than float32 and float64.
     """
-    out = Path(out).expanduser()
-    if dataset_id is not None:
-        check_unused(dataset_id, overwrite)
+    destination = Destination(dataset_id, Path(out), overwrite)
+    out, name = destination.resolve()
     check_free(out, overwrite, DATASET)
     kinds = ["real"] * len(real) + ["synthetic"] * len(synthetic)
     sources = (*real, *synthetic)
@@ -78,7 +72,7 @@ def mix(
         }
         for dataset, kind in zip(datasets, kinds, strict=True)
     ]
-    spec = replace(datasets[0].spec, dataset_id=dataset_id or dataset_id_for(out))
+    spec = replace(datasets[0].spec, dataset_id=name)
     with sole_writer(out):
         staged = out.with_name(out.name + ".mixed.partial")
         shutil.rmtree(staged, ignore_errors=True)
@@ -95,8 +89,7 @@ def mix(
             publish(staged, out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    if dataset_id is not None:
-        register(out, dataset_id, overwrite=overwrite)
+    destination.register()
     return {"trajectories": writer.trajectories, "transitions": total, "sources": named, "out": str(out)}
 
 
