@@ -7,7 +7,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -70,11 +71,11 @@ def collect_maze(env_id: str, destination: Destination, config: CollectConfig,
     env_json = str(spec.env_spec)
     noise = WaypointConfig.noise if config.noise is None else config.noise
     with_noise, without = (_waypoints(env_json, WaypointConfig(noise=level), config.seed) for level in (noise, 0.0))
-    with _recording(destination, spec, config.steps) as recording:
-        _fill(recording, env_json, with_noise, config.steps, config, f"Recording {env_id}", progress)
-        recording.scores = _score(env_json, _uniform(spec, config.seed), config), _score(env_json, without, config)
-        return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise {noise:g}", config,
-                                 {"noise": noise, "keep_goal": config.keep_goal})
+    with _recording(destination, spec, config, progress) as recording:
+        recording.fill(with_noise, config.steps, f"Recording {env_id}")
+        scores = recording.score(_uniform(spec, config.seed)), recording.score(without)
+        return recording.publish("Waypoint controller", f"{env_id}, waypoint controller with noise {noise:g}",
+                                 {"noise": noise, "keep_goal": config.keep_goal}, scores)
 
 
 def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
@@ -94,7 +95,6 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     if not np.isfinite(spec.action_bounds).all():
         raise DyDiffError(f"{env_id} has actions without bounds: no behaviour policy can be trained.",
                           "Bound its action space, or record a --policy.", usage=True)
-    env_json = str(spec.env_spec)
     by_default = {"random": 0, "medium-replay": config.steps}
     train_steps = by_default.get(config.tier, 300_000) if config.train_steps is None else config.train_steps
     least = by_default.get(config.tier, 1)
@@ -104,30 +104,29 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
             "Raise --train-steps, or leave it out.",
             usage=True,
         )
-    with _recording(destination, spec, config.steps, with_policies=True) as recording:
+    with _recording(destination, spec, config, progress, with_policies=True) as recording:
         history = config.tier == "medium-replay"
-        run = BehaviourRun(env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
+        run = BehaviourRun(recording.env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
                            recording.take if history else lambda episode: None)
         untrained = run.snapshot()
         with progress_bar(f"Training {config.algorithm}", train_steps, progress) as advance:
             run.train(advance)
-        low, high = _score(env_json, _uniform(spec, config.seed), config), None
+        low, high = recording.score(_uniform(spec, config.seed)), None
         levels = {"random": untrained}
         if train_steps:
             levels = {"medium": run.medium(-np.inf if low is None else low), "expert": run.best()}
-            high = _score(env_json, levels["expert"].policy.act(deterministic=True), config)
-        recording.scores = low, high
+            high = recording.score(levels["expert"].policy.act(deterministic=True))
         shares = {"random": {"random": 1.0}, "medium": {"medium": 1.0}, "expert": {"expert": 1.0},
                   "medium-expert": {"medium": 0.5, "expert": 0.5}, "medium-replay": {}}[config.tier]
         for level, share in shares.items():
             snapshot = untrained if level == "random" else levels[level]
             count = math.floor(config.steps * share) if level == "medium" and share < 1 else math.ceil(config.steps * share)
-            _fill(recording, env_json, snapshot.policy.act(deterministic=False), count, config, f"Recording {level}", progress)
+            recording.fill(snapshot.policy.act(deterministic=False), count, f"Recording {level}")
         for level, snapshot in levels.items():
-            run.save(snapshot, recording.policies, level)
-        return recording.publish(f"{config.algorithm.upper()} ({config.tier})", f"{env_id}, {config.tier}", config,
-                                 {"train_steps": train_steps, "trained_for": {
-                                     level: snapshot.steps for level, snapshot in levels.items()}})
+            run.save(snapshot, recording.staged, level)
+        trained_for = {level: snapshot.steps for level, snapshot in levels.items()}
+        return recording.publish(f"{config.algorithm.upper()} ({config.tier})", f"{env_id}, {config.tier}",
+                                 {"train_steps": train_steps, "trained_for": trained_for}, (low, high))
 
 
 def collect_policy(env_id: str, destination: Destination, config: CollectConfig, policy: Callable[[DatasetSpec], Act],
@@ -149,10 +148,9 @@ def collect_policy(env_id: str, destination: Destination, config: CollectConfig,
     act = policy(spec)
     if config.noise:
         act = _noisy(act, spec.action_space, config.noise, config.seed)
-    with _recording(destination, spec, config.steps) as recording:
-        _fill(recording, str(spec.env_spec), act, config.steps, config, f"Recording {name}", progress)
-        facts = {"noise": config.noise or 0.0, "keep_goal": config.keep_goal}
-        return recording.publish(name, f"{env_id}, {name}", config, facts)
+    with _recording(destination, spec, config, progress) as recording:
+        recording.fill(act, config.steps, f"Recording {name}")
+        return recording.publish(name, f"{env_id}, {name}", {"noise": config.noise or 0.0, "keep_goal": config.keep_goal})
 
 
 def is_maze(env_id: str) -> bool:
@@ -188,86 +186,94 @@ def _uniform(spec: DatasetSpec, seed: int) -> Act:
     return lambda observations: rng.uniform(space.low, space.high, (len(observations), *space.shape))
 
 
-def _score(env_json: str, act: Act, config: CollectConfig) -> float | None:
-    """Mean return, None where episodes may never end."""
-    env = make_env(env_json)
-    env.close()
-    if env.spec is None or env.spec.max_episode_steps is None:
-        return None
-    episodes = record(env_json, act, episodes=config.score_episodes, num_envs=config.num_envs, seed=config.seed + 1)
-    return float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes]))
-
-
-def _fill(recording: _Recording, env_json: str, act: Act, steps: int, config: CollectConfig, title: str,
-          progress: bool) -> None:
-    with progress_bar(title, steps, progress) as advance:
-        for episode in record(env_json, act, steps=steps, num_envs=config.num_envs, seed=config.seed, advance=advance):
-            recording.take(episode)
-
-
 @contextmanager
-def _recording(destination: Destination, *arguments: Any, **keywords: Any) -> Iterator[_Recording]:
-    """The only recording that goes to this place."""
-    with sole_writer(destination.resolve()[0]), _Recording(destination, *arguments, **keywords) as recording:
-        yield recording
+def _recording(destination: Destination, spec: DatasetSpec, config: CollectConfig, progress: bool,
+               with_policies: bool = False) -> Iterator[_Recording]:
+    """The only recording that goes to this place; nothing is left of one that fails."""
+    path, dataset_id = destination.resolve()
+    # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
+    policies = path.with_name("policies" if destination.out is None else f"{path.name.removesuffix('.minari')}-policies")
+    staged = policies.with_name(policies.name + ".partial")
+    with sole_writer(path):
+        if with_policies and policies.exists():
+            _check_replaceable(policies, destination.overwrite)
+        with MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite) as writer:
+            shutil.rmtree(staged, ignore_errors=True)  # those of a run that was killed
+            try:
+                yield _Recording(writer, destination, policies, staged, config, progress)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
+def _check_replaceable(policies: Path, overwrite: bool) -> None:
+    if not overwrite:
+        raise DyDiffError(f"{policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
+    if other := [file.name for file in policies.iterdir() if not file.name.endswith(POLICY_FILES)]:
+        raise DyDiffError(f"{policies} is where the policies go, and holds {other[0]}: it stays.",
+                          "Choose another name, or move it away.", usage=True)
+
+
+@dataclass
 class _Recording:
-    """A dataset being written: takes exactly ``limit`` transitions, whatever it is offered; its policies may go beside it."""
+    """A dataset being written: takes exactly ``config.steps`` transitions, whatever it is offered; its policies may go beside it."""
 
-    def __init__(self, destination: Destination, spec: DatasetSpec, limit: int, with_policies: bool = False) -> None:
-        path, dataset_id = destination.resolve()
-        self._destination = destination
-        # Beside a registered dataset's `data`; beside a folder of its own under a name that tells whose they are.
-        beside = "policies" if destination.out is None else f"{path.name.removesuffix('.minari')}-policies"
-        self._policies = path.with_name(beside)
-        if with_policies and self._policies.exists():
-            if not destination.overwrite:
-                raise DyDiffError(f"{self._policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
-            if other := [file.name for file in self._policies.iterdir() if not file.name.endswith(POLICY_FILES)]:
-                raise DyDiffError(f"{self._policies} is where the policies go, and holds {other[0]}: it stays.",
-                                  "Choose another name, or move it away.", usage=True)
-        self._writer = MinariWriter(path, replace(spec, dataset_id=dataset_id), overwrite=destination.overwrite)
-        self._left, self._began = limit, time.perf_counter()
-        self._returns: list[float] = []
-        self.scores: tuple[float | None, float | None] = (None, None)
-        self.policies = self._policies.with_name(self._policies.name + ".partial")
-        shutil.rmtree(self.policies, ignore_errors=True)  # those of a run that was killed
+    writer: MinariWriter
+    destination: Destination
+    policies: Path  # the folder they get
+    staged: Path  # where they lie until then
+    config: CollectConfig
+    progress: bool
+    began: float = field(default_factory=time.perf_counter)
+    taken: int = 0
+    returns: list[float] = field(default_factory=list)
+
+    @property
+    def env_json(self) -> str:
+        """The environment's specification."""
+        return str(self.writer.spec.env_spec)
 
     def take(self, episode: Episode) -> None:
         """Keep an episode, or what of it still fits."""
-        kept = len(episode.rewards[:self._left])
+        kept = len(episode.rewards[:self.config.steps - self.taken])
         if not kept:
             return
         if kept < len(episode.rewards):
             episode = Episode(episode.observations[:kept + 1], episode.actions[:kept], episode.rewards[:kept], False)
-        self._left -= kept
-        self._returns.append(float(episode.rewards.sum(dtype=np.float64)))
-        self._writer.take(episode)
+        self.taken += kept
+        self.returns.append(float(episode.rewards.sum(dtype=np.float64)))
+        self.writer.take(episode)
 
-    def publish(self, algorithm: str, description: str, config: CollectConfig,
-                facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    def fill(self, act: Act, steps: int, title: str) -> None:
+        """Take so many steps of a policy."""
+        with progress_bar(title, steps, self.progress) as advance:
+            for episode in record(self.env_json, act, steps=steps, num_envs=self.config.num_envs, seed=self.config.seed, advance=advance):
+                self.take(episode)
+
+    def score(self, act: Act) -> float | None:
+        """A policy's mean return, None where episodes may never end."""
+        env, config = make_env(self.env_json), self.config
+        env.close()
+        if env.spec is None or env.spec.max_episode_steps is None:
+            return None
+        episodes = record(self.env_json, act, episodes=config.score_episodes, num_envs=config.num_envs, seed=config.seed + 1)
+        return float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes]))
+
+    def publish(self, algorithm: str, description: str, facts: dict[str, Any],
+                scores: tuple[float | None, float | None] = (None, None)) -> dict[str, Any]:
         """Give the dataset and the policies beside it their names; returns what to tell the user."""
-        writer, (low, high) = self._writer, self.scores
+        writer, config, (low, high) = self.writer, self.config, scores
         writer.spec = replace(writer.spec, ref_min_score=low, ref_max_score=high)
         path = writer.publish(
             algorithm_name=algorithm, description=description,
             provenance={"command": "collect", "version": __version__, "steps": config.steps, "seed": config.seed,
-                        "score_episodes": config.score_episodes, "num_envs": config.num_envs} | (facts or {}))
-        self._destination.register()
+                        "score_episodes": config.score_episodes, "num_envs": config.num_envs} | facts)
+        self.destination.register()
         policies: list[str] = []
-        if self.policies.exists():
-            shutil.rmtree(self._policies, ignore_errors=True)  # those of a dataset that this one replaces
-            self.policies.rename(self._policies)
-            policies = sorted(str(file) for file in self._policies.glob("*.pt"))
+        if self.staged.exists():
+            shutil.rmtree(self.policies, ignore_errors=True)  # those of a dataset that this one replaces
+            self.staged.rename(self.policies)
+            policies = sorted(str(file) for file in self.policies.glob("*.pt"))
         return {"dataset_id": writer.spec.dataset_id, "path": str(path), "episodes": writer.trajectories,
-                "transitions": writer.transitions, "return_mean": float(np.mean(self._returns)),
-                "return_std": float(np.std(self._returns)), "ref_min_score": low, "ref_max_score": high,
-                "policies": policies, "seconds": round(time.perf_counter() - self._began, 1)}
-
-    def __enter__(self) -> _Recording:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._writer.__exit__(*error)
-        shutil.rmtree(self.policies, ignore_errors=True)
+                "transitions": writer.transitions, "return_mean": float(np.mean(self.returns)),
+                "return_std": float(np.std(self.returns)), "ref_min_score": low, "ref_max_score": high,
+                "policies": policies, "seconds": round(time.perf_counter() - self.began, 1)}
