@@ -59,6 +59,12 @@ def test_minari_opens_what_was_written(hopper_dataset, tmp_path):
         hopper_dataset.lengths[:2])
 
 
+@pytest.mark.parametrize(("author", "names"), [("Jane Doe", {"Jane Doe"}), (["Jane", "Joe"], {"Jane", "Joe"}), ({"Jane"}, {"Jane"})])
+def test_an_author_may_be_one_name_or_several(hopper_dataset, tmp_path, author, names):
+    folder = write_dataset(tmp_path / "a", hopper_dataset, author=author)
+    assert minari.MinariDataset(folder).storage.metadata["author"] == names
+
+
 def test_older_releases_of_hdf5_can_open_it(hopper_dataset, tmp_path):
     write_dataset(tmp_path / "a", hopper_dataset)
     signature = (tmp_path / "a" / "main_data.hdf5").read_bytes()[:9]

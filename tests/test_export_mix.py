@@ -34,6 +34,16 @@ def test_every_step_knows_its_source(
     assert not list(tmp_path.glob("*.mixed*"))
 
 
+def test_open_datasets_mix_with_the_episodes_they_were_filtered_to(
+    hopper_folder: Path, hopper_dataset: Dataset, tmp_path: Path
+) -> None:
+    some = minari.MinariDataset(hopper_folder).filter_episodes(lambda episode: episode.id < 3)
+    report = mix([some], [hopper_dataset], tmp_path / "mixed")
+    assert report["trajectories"] == 3 + len(hopper_dataset)
+    with pytest.raises(DyDiffError, match="is one of the datasets to mix"):
+        mix([minari.MinariDataset(tmp_path / "mixed")], [], tmp_path / "mixed", overwrite=True)
+
+
 def test_a_taken_id_is_told_before_anything_is_written(
     hopper_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

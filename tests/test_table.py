@@ -84,6 +84,13 @@ def test_steps_survive_any_order_of_episodes(tmp_path_factory, lengths, parquet_
     assert np.array_equal(data.observations[:, 0], np.concatenate([states[i] for i in begun]))
 
 
+def test_one_name_needs_no_list(tmp_path):
+    data, _ = read(tmp_path, ["1,0,1,.5,1,0", "1,1,2,.6,2,0", "1,2,3,,,1"], Columns("run", "x_*", "push", "paid", "fell"))
+    assert data.episode(0).observations.tolist() == [[0, 1], [1, 2], [2, 3]]
+    after, _ = read(tmp_path, ["1,0,.5,1,1", "1,1,.6,2,2"], Columns("run", "x1", "push", "paid", None, "next_x"), "run,x1,push,paid,next_x")
+    assert after.observations[:, 0].tolist() == [0, 1, 2]
+
+
 def test_a_name_with_brackets_is_a_name(tmp_path):
     data, _ = read(tmp_path, ["1,9,1,.1,1", "1,9,2,.2,1"], Columns("run", ["x[0]"], ["u*"], "paid"), "run,x0,x[0],u,paid")
     assert data.observations[:, 0].tolist() == [1, 2]

@@ -50,9 +50,9 @@ def load_dataset(source: Source, cache: bool = True) -> Dataset:
     """
     if isinstance(source, Dataset):
         return source
-    if isinstance(source, MinariDataset):
-        return _read(Path(str(source.storage.data_path)), source.episode_indices)
     folder = resolve_dataset(source)
+    if isinstance(source, MinariDataset):
+        return _read(folder, source.episode_indices)
     entry = cache_entry(folder) if cache else None
     cached = read_entry(entry) if entry else None
     if cached is not None:
@@ -61,12 +61,14 @@ def load_dataset(source: Source, cache: bool = True) -> Dataset:
     return write_entry(entry, dataset) if entry else dataset
 
 
-def resolve_dataset(source: str | Path) -> Path:
-    """The data folder of an id or path.
+def resolve_dataset(source: MinariDataset | str | Path) -> Path:
+    """The data folder of an id, a path or an open dataset.
 
     Raises:
         DyDiffError: where there is none, naming ids that look alike.
     """
+    if isinstance(source, MinariDataset):
+        return Path(str(source.storage.data_path))
     folder = Path(source).expanduser()
     for candidate in (folder, folder / "data", registered_folder(str(source))):
         if (candidate / "metadata.json").is_file():

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -111,14 +111,14 @@ class MinariWriter:
         if self._held_transitions >= BLOCK:
             self._write_held()
 
-    def publish(self, *, algorithm_name: str = "", description: str = "", author: Sequence[str] = (),
+    def publish(self, *, algorithm_name: str = "", description: str = "", author: str | Iterable[str] = (),
                 provenance: dict[str, Any] | None = None) -> Path:
         """Turn the batches into the Minari folder and give it its name.
 
         Args:
             algorithm_name: Minari metadata.
             description: Minari metadata.
-            author: Minari metadata.
+            author: Minari metadata; one name, or several.
             provenance: how the data was made, JSON-ready; stored as JSON under ``dydiff_env`` in the
                 metadata.
 
@@ -145,7 +145,7 @@ class MinariWriter:
             "observation_space": serialize_space(self.spec.observation_space),
             "action_space": serialize_space(self.spec.action_space),
             "dataset_id": self.spec.dataset_id, "minari_version": minari.__version__, "code_permalink": "",
-            "author": list(author), "algorithm_name": algorithm_name, "description": description,
+            "author": [author] if isinstance(author, str) else list(author), "algorithm_name": algorithm_name, "description": description,
             "dataset_size": round(size / 1e6, 1)}
         optional = {"env_spec": self.spec.env_spec, "ref_min_score": self.spec.ref_min_score,
                     "ref_max_score": self.spec.ref_max_score,

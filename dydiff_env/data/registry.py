@@ -76,7 +76,7 @@ def register(path: str | Path, dataset_id: str, *, overwrite: bool = False) -> P
         shutil.rmtree(partial, ignore_errors=True)
         said = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
         raise DyDiffError(f"{path} is written, but could not be copied to {target}: {said}.",
-                          "Make room there, or give it its id later: `dydiff-env mix --real PATH --dataset-id ID`.") from error
+                          "Make room there, or give it its id later: `dydiff-env mix --real PATH --out COPY --dataset-id ID`.") from error
     metadata = json.loads((partial / "metadata.json").read_text())
     (partial / "metadata.json").write_text(json.dumps(metadata | {"dataset_id": dataset_id}))
     publish(partial, target)

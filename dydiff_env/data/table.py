@@ -23,7 +23,8 @@ ROWS = ("auto", "steps", "states")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what. A name may have wildcards (``joint_*``): it stands for all such columns, in the table's order.
+    """Which columns of a table hold what, by one name or several. A name may have wildcards (``joint_*``): it stands for all such columns,
+    in the table's order.
 
     Args:
         episode: tells episodes apart, by numbers or words. Rows of one need not lie together, but stand in the order of time.
@@ -36,11 +37,11 @@ class Columns:
     """
 
     episode: str
-    observations: Sequence[str]
-    actions: Sequence[str]
+    observations: str | Sequence[str]
+    actions: str | Sequence[str]
     reward: str
     terminated: str | None = None
-    next_observations: Sequence[str] = ()
+    next_observations: str | Sequence[str] = ()
 
 
 def import_table(file: str | Path, path: str | Path, dataset_id: str, columns: Columns, *, rows: str = "auto",
@@ -72,7 +73,7 @@ def import_table(file: str | Path, path: str | Path, dataset_id: str, columns: C
         raise unknown("kind of row", rows, ROWS)
     table = _read(file)
     observations, actions = (_numbers(table, names, file) for names in (columns.observations, columns.actions))
-    rewards = _numbers(table, [columns.reward], file)[:, 0]
+    rewards = _numbers(table, columns.reward, file)[:, 0]
     over = _flags(table, columns.terminated, file) if columns.terminated else np.zeros(len(rewards), bool)
     after = _numbers(table, columns.next_observations, file) if columns.next_observations else None
     if after is not None and after.shape != observations.shape:
@@ -144,9 +145,10 @@ def _column(table: Any, name: str, file: Path) -> Any:
     return table[name].combine_chunks()
 
 
-def _numbers(table: Any, names: Sequence[str], file: Path) -> np.ndarray:
+def _numbers(table: Any, names: str | Sequence[str], file: Path) -> np.ndarray:
     """(rows, columns) float32; a blank cell is NaN."""
     found = []
+    names = [names] if isinstance(names, str) else names
     known = table.column_names  # a name as it stands comes first: x[0] is a pattern, too
     for name in (column for wanted in names for column in (wanted not in known and fnmatch.filter(known, wanted)) or [wanted]):
         values = _column(table, name, file).to_numpy(zero_copy_only=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
 from dydiff_env.data.episode_files import reserve
-from dydiff_env.data.minari_io import load_dataset, resolve_dataset
+from dydiff_env.data.minari_io import Source, load_dataset, resolve_dataset
 from dydiff_env.data.minari_writer import MinariWriter
 from dydiff_env.data.registry import Destination, registered_folder
 from dydiff_env.errors import DyDiffError
@@ -22,8 +22,8 @@ from dydiff_env.publish import DATASET, check_free, publish
 
 
 def mix(
-    real: Sequence[str | Path | Dataset],
-    synthetic: Sequence[str | Path | Dataset],
+    real: Sequence[Source],
+    synthetic: Sequence[Source],
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -35,7 +35,7 @@ def mix(
     `synthetic`; the metadata's provenance names them.
 
     Args:
-        real: logged datasets; the first gives spaces, environment and reference scores.
+        real: logged datasets, each as `load_dataset` takes it; the first gives spaces, environment and reference scores.
         synthetic: exported datasets.
         out: the folder to make.
         overwrite: replace an existing `out`.
