@@ -208,7 +208,7 @@ def _recording(destination: Destination, spec: DatasetSpec, config: CollectConfi
 def _check_replaceable(policies: Path, overwrite: bool) -> None:
     if not overwrite:
         raise DyDiffError(f"{policies} exists.", "Choose another name, or replace it with --overwrite.", usage=True)
-    if other := [file.name for file in policies.iterdir() if not file.name.endswith(POLICY_FILES)]:
+    if other := [file.name for file in policies.iterdir() if not file.name.startswith(".") and not file.name.endswith(POLICY_FILES)]:
         raise DyDiffError(f"{policies} is where the policies go, and holds {other[0]}: it stays.",
                           "Choose another name, or move it away.", usage=True)
 
