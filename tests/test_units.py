@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode, fingerprint
+from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.behavior import clone
-from dydiff_env.world.identity import world_fingerprint
-from dydiff_env.world.networks import Units
 from dydiff_env.world.presets import TINY
-from dydiff_env.world.reward import RewardConfig, RewardModel
-from dydiff_env.world.storage import load_into
 from dydiff_env.world.training import TrainingConfig, train
 from dydiff_env.world.world import World
 
@@ -58,50 +52,6 @@ def test_a_world_is_as_good_in_any_unit_of_actions(scale: float, offset: float, 
     assert world.record["training"]["reward"]["r2"] > 0.98
 
 
-def test_a_world_of_before_sees_actions_as_they_are() -> None:
-    units = load_into(lambda: torch.nn.ModuleDict({"units": Units(2)}), {})["units"]
-    actions = torch.randn(5, 2)
-    assert torch.equal(units(actions), actions) and torch.equal(units.back(actions), actions)  # type: ignore[operator]
-
-
-def test_a_fit_that_was_begun_before_is_gone_on_with(tmp_path) -> None:
-    file, generator = tmp_path / "reward.pt", torch.Generator().manual_seed(0)
-    rows = torch.randn(256, 3, generator=generator)
-
-    def fit(steps: int, checkpoint: Path | None) -> RewardModel:
-        torch.manual_seed(0)
-        model = RewardModel(2, 1, RewardConfig(width=8))
-
-        def loss(draws: torch.Generator, _: int) -> torch.Tensor:
-            some = rows[torch.randint(len(rows), (32,), generator=draws)]
-            return model.loss(some[:, :2], some[:, 2:], some[:, :2], some.sum(1))
-
-        train("reward", model, loss, TrainingConfig(steps=steps, schedule="constant"), seed=0, checkpoint=checkpoint)
-        return model
-
-    fit(5, file)
-    state = torch.load(file, weights_only=True)
-    for part in ("module", "kept"):
-        state[part] = {name: value for name, value in state[part].items() if "units" not in name}
-    state["done"] = False
-    torch.save(state, file)
-    for name, value in fit(9, None).state_dict().items():
-        torch.testing.assert_close(fit(9, file).state_dict()[name], value)
-    state["module"]["network.0.weight"] = torch.zeros(1)
-    torch.save({**state, "step": 5}, file)
-    with pytest.raises(DyDiffError, match="another version's"):
-        fit(9, file)
-
-
-def test_worlds_of_before_keep_their_fingerprint(tiny_world) -> None:
-    settings = np.frombuffer(json.dumps(tiny_world.preset.to_dict(), sort_keys=True).encode(), np.uint8)
-    before = [value.numpy() for name, value in tiny_world.tensors().items() if "units." not in name]
-    assert world_fingerprint(tiny_world) == fingerprint(*before, settings)
-    other = copy.deepcopy(tiny_world)
-    other.models.reward.units.scale.fill_(2.0)
-    assert world_fingerprint(other) != world_fingerprint(tiny_world)
-
-
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-3, 0.0), (100.0, 101_325.0)])
 def test_a_clone_of_the_log_draws_in_its_unit(scale: float, offset: float) -> None:
     policy = clone(log(scale, offset), updates=800)
@@ -119,6 +69,20 @@ def test_a_training_that_diverges_says_so_and_leaves_no_checkpoint(tmp_path: Pat
     with pytest.raises(DyDiffError, match="training of it has diverged"):
         train("it", module, loss, TrainingConfig(steps=20, evaluate_every=4), seed=0, checkpoint=file)
     assert not file.exists()
+
+
+def test_a_checkpoint_of_another_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    module, file = torch.nn.Linear(1, 1), tmp_path / "model.pt"
+
+    def go_on(steps: int) -> None:
+        train("it", module, lambda *_: module(torch.ones(1, 1)).square().sum(), TrainingConfig(steps=steps), seed=0, checkpoint=file)
+
+    go_on(5)
+    state = torch.load(file, weights_only=True)
+    del state["module"]["bias"]
+    torch.save(state, file)
+    with pytest.raises(DyDiffError, match="another version's"):
+        go_on(9)
 
 
 def test_what_lies_far_from_zero_is_told_of() -> None:

@@ -9,20 +9,15 @@ from torch import nn
 
 from dydiff_env.data.dataset import fingerprint
 from dydiff_env.policies import function
-from dydiff_env.world.networks import AS_THEY_ARE
 from dydiff_env.world.world import World
 
 
 def world_fingerprint(world: World) -> str:
-    """A digest of what a world dreams by; the same for a world of before there were units, and after."""
+    """A digest of what a world dreams by."""
     settings = json.dumps(world.preset.to_dict(), sort_keys=True).encode()
     if world.models.termination.rule is not None:
         settings += function.fingerprint(world.models.termination.rule).encode()
-    tensors = [
-        value.cpu().numpy()
-        for name, value in world.tensors().items()
-        if not any(name.endswith(end) and bool((value == plain).all()) for end, plain in AS_THEY_ARE.items())
-    ]
+    tensors = (value.cpu().numpy() for value in world.tensors().values())
     return fingerprint(*tensors, np.frombuffer(settings, np.uint8))
 
 

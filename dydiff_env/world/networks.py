@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 ORDER_ONE = (0.1, 10.0)
-AS_THEY_ARE = {"units.centre": 0.0, "units.scale": 1.0}  # the buffers of Units, and what leaves actions as they are
 
 
 def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> nn.Sequential:
@@ -65,17 +64,6 @@ class Units(nn.Module):
             if isinstance(part, Units):
                 part.centre.copy_(torch.where(fine, 0.0, mean))
                 part.scale.copy_(torch.where(fine, 1.0, std))
-
-
-def with_units(module: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A module's tensors as they were stored, before there were :class:`Units` too: those networks saw actions as they are."""
-    plain = {
-        name: torch.full(value.shape, AS_THEY_ARE[end])
-        for name, value in module.state_dict().items()
-        for end in AS_THEY_ARE
-        if name.endswith(end)
-    }
-    return plain | tensors
 
 
 def waves(x: Tensor, frequencies: Sequence[float]) -> list[Tensor]:

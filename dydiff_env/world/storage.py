@@ -23,7 +23,6 @@ from dydiff_env.products import check_device
 from dydiff_env.publish import WORLD, check_free, publish
 from dydiff_env.world.error_scale import ErrorScale
 from dydiff_env.world.models import Models
-from dydiff_env.world.networks import with_units
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.world import World
 
@@ -109,7 +108,7 @@ def load_into(build: Callable[[], Built], tensors: dict[str, Tensor]) -> Built:
     """
     with torch.device("meta"):
         module = build()
-    fitted = with_units(module, tensors)
+    fitted = dict(tensors)
     for name, wanted in module.state_dict().items():
         if name in fitted and fitted[name].dtype != wanted.dtype:
             if not (fitted[name].is_floating_point() and wanted.is_floating_point()):

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dydiff_env.errors import DyDiffError
 from dydiff_env.progress import progress_bar
 from dydiff_env.publish import replacing
-from dydiff_env.world.networks import with_units
 from dydiff_env.world.parallel import processes
 from dydiff_env.world.soap import SOAP
 
@@ -141,8 +140,8 @@ def train(
     found = load_checkpoint(checkpoint) if checkpoint is not None else None
     if found is not None:
         try:
-            module.load_state_dict(with_units(module, found.pop("module")))
-            kept.load_state_dict(with_units(kept, found.pop("kept")))
+            module.load_state_dict(found.pop("module"))
+            kept.load_state_dict(found.pop("kept"))
             optimizer.load_state_dict(found.pop("optimizer"))
             generator.set_state(found.pop("generator"))
         except (KeyError, RuntimeError, ValueError) as error:
