@@ -79,7 +79,7 @@ def improve(
     named, world_spec = None if named is None else str(named), world.spec
     policy = as_policy(policy, world_spec, device=str(world.device))
     if episode is None:
-        episode = min(world.episode_limit or LONGEST, LONGEST)
+        episode = min(world.episode_limit, LONGEST)
     config = config or SVGConfig()
     config = replace(config, episode=episode, length=min(config.length, episode))
     judge = Sceptic(world, episode, policy)

@@ -21,7 +21,6 @@ from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.ope import (
     agreement,
     dream_returns,
-    episode_limit,
     rank,
     rank_correlation,
     table,
@@ -59,12 +58,9 @@ def test_policies_are_ranked_in_dream_and_reality(tiny_world) -> None:
 
 
 def test_all_policies_dream_from_the_same_starts_for_the_source_limit(tiny_world) -> None:
-    assert episode_limit(tiny_world) == 1000
+    assert tiny_world.episode_limit == 1000
     logged = replace(tiny_world, spec=replace(tiny_world.spec, env_spec=None))
-    assert episode_limit(logged) == tiny_world.record["dataset"]["longest"] < 1000
-    unknown = replace(logged, record={})
-    with pytest.raises(DyDiffError, match="does not know how long"):
-        dream_returns(unknown, as_policy(constant(0.0), unknown.spec), 2)
+    assert logged.episode_limit == tiny_world.record["dataset"]["longest"] < 1000
     policy = as_policy(constant(0.0), tiny_world.spec)
     one, again = (dream_returns(tiny_world, policy, 5, horizon=8, seed=3).returns for _ in range(2))
     np.testing.assert_array_equal(one, again)

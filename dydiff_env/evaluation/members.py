@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from dydiff_env.evaluation.ope import episode_limit, rank_correlation
+from dydiff_env.evaluation.ope import rank_correlation
 from dydiff_env.policies.draws import own_draws, stream
 from dydiff_env.policies.loader import as_policy
 from dydiff_env.products import fast_products
@@ -65,7 +65,7 @@ def returns_by_member(
     alive, returns, lengths = states.new_ones(members, episodes), *states.new_zeros(2, members, episodes)
     rows = torch.arange(episodes, device=world.device)  # the starts from which a member still lives
     with fast_products(world.device), own_draws(world.device):
-        for t in range(episode_limit(world) if horizon is None else horizon):
+        for t in range(world.episode_limit if horizon is None else horizon):
             actions = acting.each(t, states)
             if noise:
                 # Of all starts, also those where none lives any more: each meets the same noise under whatever policy.

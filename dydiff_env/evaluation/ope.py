@@ -63,7 +63,7 @@ def dream_returns(
         Returns, lengths and starts, (episodes,) each; where there are fewer first states than episodes, starts repeat.
     """
     policy = as_policy(policy, world.spec, device=str(world.device))
-    horizon = episode_limit(world) if horizon is None else horizon
+    horizon = world.episode_limit if horizon is None else horizon
     starts = world.sample_starts(episodes, seed=seed, kind="initial")
     refined = (world.iterations if iterations is None else iterations) > 0
     trust = world.trust_in(policy) if refined else None
@@ -173,17 +173,6 @@ def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float
     a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / norm) if norm > 0 else 0.0
-
-
-def episode_limit(world: World) -> int:
-    """How long an episode may be.
-
-    Raises:
-        DyDiffError: where the world does not know: neither environment nor log told it when it was fitted.
-    """
-    if world.episode_limit is None:
-        raise DyDiffError(f"The world of {world.spec.dataset_id} does not know how long an episode is.", "Pass horizon (--horizon).")
-    return world.episode_limit
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ def _check(world: World) -> None:
         known = np.isfinite(world.before_bank)
         if not (known.all(1) | np.isnan(world.before_bank).all(1)).all():
             raise ValueError("the steps before the starts are neither known nor unknown")
-    longest = world.record.get("dataset", {}).get("longest", 1)
+    longest = world.record["dataset"]["longest"]
     if not isinstance(longest, int) or longest < 1:
         raise ValueError(f"the longest episode has {longest!r} steps")
     for name, (values, shape) in wanted.items():

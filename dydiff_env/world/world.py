@@ -95,11 +95,10 @@ class World:
         return self.preset.refinement.iterations
 
     @property
-    def episode_limit(self) -> int | None:
-        """Steps of the longest episode, by the environment, else by the log (but 1 000 at most); None where neither is known."""
+    def episode_limit(self) -> int:
+        """Steps of the longest episode, by the environment, else by the log (but 1 000 at most)."""
         limit = environment_spec(self.spec.env_spec).max_episode_steps if self.spec.env_spec else None
-        logged = self.record.get("dataset", {}).get("longest")
-        return limit or (logged and min(logged, LONGEST))
+        return limit or min(self.record["dataset"]["longest"], LONGEST)
 
     @property
     def anchored(self) -> bool:
