@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from dydiff_env import World
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
@@ -104,16 +103,11 @@ def test_a_border_stays_one(border: World) -> None:
     assert dream.terminations.all() and np.ptp(dream.lengths) == 0 and 0.5 < dream.observations[0, dream.lengths[0], 0] < 0.9
 
 
-def test_a_world_with_drawn_ends_is_saved_and_one_of_before_is_read(hidden: World, tiny_world: World, tmp_path) -> None:
+def test_a_world_with_drawn_ends_is_saved(hidden: World, tmp_path) -> None:
     hidden.save(tmp_path / "world")
     again = World.load(tmp_path / "world")
     starts = hidden.sample_starts(16)
     np.testing.assert_array_equal(again.dream(push(hidden, 0.5), starts).lengths, hidden.dream(push(hidden, 0.5), starts).lengths)
-    tiny_world.save(tmp_path / "old")
-    tensors = load_file(tmp_path / "old" / "world.safetensors")
-    del tensors["models.termination.sharpness"]
-    save_file(tensors, tmp_path / "old" / "world.safetensors")
-    assert torch.isinf(World.load(tmp_path / "old").models.termination.sharpness)
 
 
 @pytest.mark.parametrize("weight", [1.0, 7.0])

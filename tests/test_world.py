@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode
 from dydiff_env.errors import DyDiffError
@@ -172,6 +173,26 @@ def test_damaged_worlds_are_refused(tiny_world, tmp_path):
     document = json.loads((path / "world.json").read_text())
     (path / "world.json").write_text(json.dumps({**document, "schema": 99}))
     with pytest.raises(DyDiffError, match="Update"):
+        World.load(path)
+
+
+PARTS = ("models.reward.units.scale", "models.termination.sharpness", "normalizer.low", "error_scale.slope", "before_bank", "initial_bank")
+
+
+@pytest.mark.parametrize("lacking", [*PARTS, "record", "dataset", "longest"])
+def test_a_world_that_lacks_something_is_to_be_fitted_again(lacking, tiny_world, tmp_path):
+    path = tmp_path / "world"
+    tiny_world.save(path)
+    if lacking in PARTS:
+        tensors = load_file(path / "world.safetensors")
+        del tensors[lacking]
+        save_file(tensors, path / "world.safetensors")
+    else:
+        document = json.loads((path / "world.json").read_text())
+        holder = {"record": document, "dataset": document["record"], "longest": document["record"]["dataset"]}[lacking]
+        del holder[lacking]
+        (path / "world.json").write_text(json.dumps(document))
+    with pytest.raises(DyDiffError, match=f"{lacking.removeprefix('models.')}.*fit the world again"):
         World.load(path)
 
 

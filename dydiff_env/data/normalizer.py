@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,14 +21,14 @@ class Normalizer:
     Args:
         mean: (D,) float32.
         std: (D,) float32, positive.
-        low: (D,) float32, what standardised values stand for is no lower (−∞: has no end); None where nothing has an end.
-        high: (D,) float32, nor any higher; None together with ``low``.
+        low: (D,) float32, what standardised values stand for is no lower (−∞: has no end); by default nothing has an end.
+        high: (D,) float32, nor any higher.
     """
 
     mean: Tensor
     std: Tensor
-    low: Tensor | None = None
-    high: Tensor | None = None
+    low: Tensor = field(default_factory=lambda: torch.tensor(-torch.inf))
+    high: Tensor = field(default_factory=lambda: torch.tensor(torch.inf))
 
     @staticmethod
     def fit(array: np.ndarray, floor: float = 1e-6) -> Normalizer:
@@ -67,16 +67,12 @@ class Normalizer:
 
     def denormalize(self, values: Tensor) -> Tensor:
         """Standardised values (…, D) to environment units."""
-        raw = values * self.std + self.mean
-        return raw if self.low is None else raw.clamp(self.low, self.high)
+        return (values * self.std + self.mean).clamp(self.low, self.high)
 
     def within(self, values: Tensor) -> Tensor:
         """Standardised values (…, D), no lower than ``low`` and no higher than ``high``."""
-        if self.low is None or self.high is None:
-            return values
         return values.clamp(self.normalize(self.low), self.normalize(self.high))
 
     def to(self, device: torch.device | str) -> Normalizer:
         """The same on another device."""
-        parts = (self.mean, self.std, self.low, self.high)
-        return Normalizer(*(part if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        return Normalizer(*(part.to(device) for part in (self.mean, self.std, self.low, self.high)))

@@ -120,9 +120,7 @@ class TransitionSampler:
     def synthesize(self, count: int, options: RoundOptions, seeds: tuple[int, int]) -> Draft:
         """As the protocol says; there are no starts to draw."""
         drawn, normalizer = self.model.draw(count, seeds[1]), self.world.normalizer
-        seen = torch.stack([drawn.observations, drawn.next_observations], 1)
-        if normalizer.low is not None:
-            seen = seen.clamp(normalizer.low, normalizer.high)  # where observations can be
+        seen = torch.stack([drawn.observations, drawn.next_observations], 1).clamp(normalizer.low, normalizer.high)  # where they can be
         rollouts = Trajectories(
             seen.cpu().numpy(),
             drawn.actions[:, None].cpu().numpy(),

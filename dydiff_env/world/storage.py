@@ -70,17 +70,14 @@ def load(path: Path, device: str | torch.device) -> World:
         spec = DatasetSpec.from_json(json.dumps(document["spec"]))
         preset = Preset.from_dict(document["preset"])
         weights = {k[7:]: v for k, v in tensors.items() if k.startswith("models.")}
-        weights.setdefault("termination.sharpness", torch.tensor(torch.inf))  # worlds of before know borders alone
         models = load_into(lambda: Models(spec, preset), weights)
         scale = None
-        if "error_scale.slope" in tensors:
+        if preset.anchors is not None:
             scale = ErrorScale(*(tensors[f"error_scale.{k}"].to(device) for k in ("intercept", "slope")))
-        edges = (tensors.get(f"normalizer.{name}") for name in ("low", "high"))  # worlds of before have none
-        normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.std"], *edges).to(device)
+        normalizer = Normalizer(*(tensors[f"normalizer.{k}"] for k in ("mean", "std", "low", "high"))).to(device)
         anywhere, initial = (tensors[name].numpy() for name in ("start_bank", "initial_bank"))
-        before = tensors["before_bank"].numpy() if "before_bank" in tensors else None
-        record = document.get("record", {})
-        world = World(spec, preset, models.to(device), normalizer, scale, anywhere, initial, before, record)
+        before = tensors["before_bank"].numpy() if preset.dynamics.memory else None
+        world = World(spec, preset, models.to(device), normalizer, scale, anywhere, initial, before, document["record"])
         _check(world)
         return world
 
@@ -124,12 +121,11 @@ def _check(world: World) -> None:
     wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
         "normalizer": (world.normalizer.mean, (size,)),
         "normalizer's deviations": (world.normalizer.std, (size,)),
+        "lower edges": (world.normalizer.low, (size,)),
+        "upper edges": (world.normalizer.high, (size,)),
         "start states": (world.start_bank, (len(world.start_bank), size)),
         "first states": (world.initial_bank, (len(world.initial_bank), size)),
     }
-    if world.normalizer.low is not None or world.normalizer.high is not None:
-        wanted["lower edges"] = (world.normalizer.low, (size,))
-        wanted["upper edges"] = (world.normalizer.high, (size,))
     if world.error_scale is not None:
         wanted["error scale's intercepts"] = (world.error_scale.intercept, (world.horizon, size))
         wanted["error scale's slopes"] = (world.error_scale.slope, (world.horizon, size))
@@ -161,7 +157,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (DyDiffError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else ""
+        reason = " ".join(str(error).split())[:120]
         raise DyDiffError(
             f"{path} cannot be read as a world ({type(error).__name__}: {reason}).", AGAIN
         ) from error

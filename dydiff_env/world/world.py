@@ -274,11 +274,11 @@ class World:
         tensors |= {
             "normalizer.mean": self.normalizer.mean,
             "normalizer.std": self.normalizer.std,
+            "normalizer.low": self.normalizer.low,
+            "normalizer.high": self.normalizer.high,
             "start_bank": torch.from_numpy(self.start_bank),
             "initial_bank": torch.from_numpy(self.initial_bank),
         }
-        if self.normalizer.low is not None and self.normalizer.high is not None:
-            tensors |= {"normalizer.low": self.normalizer.low, "normalizer.high": self.normalizer.high}
         if self.before_bank is not None:
             tensors["before_bank"] = torch.from_numpy(self.before_bank)
         if self.error_scale is not None:
