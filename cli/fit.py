@@ -72,9 +72,9 @@ def fit(
         for tried in ("waves", "memory", "next_state", "ends"):
             if tried in document:
                 console.print(document[tried]["reason"])
-        if most := world.record["fidelity"].get("uncertainty"):  # worlds of before have none
-            told = ", ".join(f"{value:.3g} in {float(share):.0%}" for share, value in most.items())
-            console.print(f"Uncertainty under logged actions, at most: {told} of the steps (what --max-uncertainty goes by).")
+        most = world.record["fidelity"]["uncertainty"].items()
+        told = ", ".join(f"{value:.3g} in {float(share):.0%}" for share, value in most)
+        console.print(f"Uncertainty under logged actions, at most: {told} of the steps (what --max-uncertainty goes by).")
         chosen = world.record.get("refinement")
         if chosen:
             console.print(f"{chosen['reason']} Hence M = {chosen['iterations']}.")
