@@ -117,11 +117,11 @@ def restore(cls: type[AnyAgent], content: dict[str, Any], device: torch.device |
             world=content["world"],
         )
         agent.load_state_dict(content["state"])
-        agent.updates, agent.mix, agent.judged = content["updates"], content.get("mix"), content.get("judged")
+        agent.updates, agent.mix, agent.judged = content["updates"], content["mix"], content["judged"]
         for name, optimizer in agent.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
         # The state of a CPU's generator means nothing to a GPU's: noise is drawn from the seed again.
-        if content.get("generator_device", "cpu") == agent.device.type:
+        if content["generator_device"] == agent.device.type:
             agent.generator.set_state(content["generator"])
         return agent
     except torch.OutOfMemoryError:

@@ -269,6 +269,7 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
         return []
     try:
         document: dict[str, Any] = json.loads(path.read_text())
+        other_dreams = document["dreams"] != dreams
         if not document["config"].keys() >= asdict(config).keys() or not isinstance(document["rounds"], list):
             raise KeyError("config")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -280,7 +281,7 @@ def _read_rows(path: Path, config: LoopConfig, dreams: dict[str, Any]) -> list[d
                 "Resume with the numbers the loop began with.",
                 usage=True,
             )
-    if document.get("dreams", dreams) != dreams:
+    if other_dreams:
         raise DyDiffError(
             f"{path.parent} was begun with another world, or another M of its own.",
             "Resume with the --world it began with.",

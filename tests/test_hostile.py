@@ -151,8 +151,9 @@ def test_one_vecnormalize_is_not_used_for_two(tmp_path: Path) -> None:
     assert ended.exit_code == 2 and "is of one policy" in ended.stderr
 
 
-def test_a_damaged_table_of_rounds_is_named(tmp_path: Path) -> None:
-    (tmp_path / "loop.json").write_text('{"config": {')
+@pytest.mark.parametrize("text", ['{"config": {', json.dumps({"config": vars(LoopConfig()), "rounds": []})])
+def test_a_damaged_table_of_rounds_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.json").write_text(text)
     with pytest.raises(DyDiffError, match=r"loop.json is damaged"):
         _read_rows(tmp_path / "loop.json", LoopConfig(), {})
 
