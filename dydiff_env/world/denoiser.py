@@ -50,8 +50,6 @@ class DenoiserConfig:
         mean_share: share of the training windows denoised from *no* information at all (σ = ``sigma_max``, input 0), which
             trains the conditional mean that one network call then gives.
         sigma_max: the largest noise level.
-        error_power: the loss in target units is multiplied by scale^(2·power): 0 weights all windows alike relative to the
-            rollout's expected error, 1 minimises the plain squared error of the states.
     """
 
     sigma_data: float = 0.5
@@ -59,7 +57,6 @@ class DenoiserConfig:
     log_sigma_std: float = 1.2
     mean_share: float = 0.0
     sigma_max: float = 80.0
-    error_power: float = 0.0
 
 
 class Denoiser(nn.Module):
@@ -116,8 +113,6 @@ class Denoiser(nn.Module):
             :, None, None
         ]
         error = (self(x, sigma, condition) - target).square()
-        if condition.scale is not None and config.error_power:
-            error = error * condition.scale.pow(2 * config.error_power)
         weight = weight.expand_as(error)
         return (lambda_ * weight * error).sum() / weight.sum().clamp(min=1)
 
