@@ -26,7 +26,7 @@ from dydiff_env.world.models import Models
 from dydiff_env.world.presets import Preset
 from dydiff_env.world.world import World
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised whenever older folders can no longer be read."""
 
 # A threshold of +inf never terminates, a sharpness of +inf is a border; a start that nothing led to has NaN for the step before; not every
