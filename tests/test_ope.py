@@ -57,10 +57,16 @@ def test_policies_are_ranked_in_dream_and_reality(tiny_world) -> None:
         agreement(dreamt, dict(list(real.items())[:2]))
 
 
+def with_limit(env_spec: str, steps: int) -> str:
+    return json.dumps(json.loads(env_spec) | {"max_episode_steps": steps})
+
+
 def test_all_policies_dream_from_the_same_starts_for_the_source_limit(tiny_world) -> None:
     assert tiny_world.episode_limit == 1000
     logged = replace(tiny_world, spec=replace(tiny_world.spec, env_spec=None))
     assert logged.episode_limit == tiny_world.record["dataset"]["longest"] < 1000
+    endless = replace(tiny_world, spec=replace(tiny_world.spec, env_spec=with_limit(str(tiny_world.spec.env_spec), 10**6)))
+    assert endless.episode_limit == 1000
     policy = as_policy(constant(0.0), tiny_world.spec)
     one, again = (dream_returns(tiny_world, policy, 5, horizon=8, seed=3).returns for _ in range(2))
     np.testing.assert_array_equal(one, again)

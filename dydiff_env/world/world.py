@@ -96,9 +96,10 @@ class World:
 
     @property
     def episode_limit(self) -> int:
-        """Steps of the longest episode, by the environment, else by the log (but 1 000 at most)."""
+        """Steps of the longest episode, by the environment, else by the log; but 1 000 at most, where none as long was logged."""
         limit = environment_spec(self.spec.env_spec).max_episode_steps if self.spec.env_spec else None
-        return limit or min(self.record["dataset"]["longest"], LONGEST)
+        longest: int = self.record["dataset"]["longest"]
+        return min(limit, max(LONGEST, longest)) if limit else min(longest, LONGEST)
 
     @property
     def anchored(self) -> bool:
