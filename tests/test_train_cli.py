@@ -264,6 +264,24 @@ def test_each_episode_counts_once_with_its_own_steps():
     assert np.abs(found.returns / found.lengths - 1).max() < 0.3
 
 
+def test_a_policy_may_answer_in_numpy_and_learns_nothing_from_being_evaluated():
+    weight, learning = torch.zeros(1, requires_grad=True), []
+
+    class Learner(Still):
+        def act(self, observations, deterministic=True):
+            actions = super().act(observations) + weight
+            learning.append(actions.requires_grad)
+            return actions
+
+    class ByNumpy(Still):
+        def act(self, observations, deterministic=True):
+            return super().act(observations).numpy()
+
+    found = [evaluate_returns(policy, "Hopper-v5", 2, seed=np.int64(1), horizon=20).returns for policy in (Still(), Learner(), ByNumpy())]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    assert learning and not any(learning)
+
+
 class Strict(gym.Env):
     """Takes no action outside its space, whose bounds no float32 hits."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def evaluate_returns(
     if not callable(getattr(policy, "act", None)):
         raise DyDiffError(f"A {type(policy).__name__} is no policy: it has no act(observations, deterministic).",
                           "Pass as_policy(it, spec), which takes SB3 models, functions and files.", usage=True)
+    seed = operator.index(seed)  # torch takes no number of NumPy's
     num_envs = min(episodes, num_envs or 16)
     share = np.array([len(part) for part in np.array_split(np.arange(episodes), num_envs)])
     vector = make_vec_env(env, num_envs, max_episode_steps=horizon)
@@ -149,7 +151,8 @@ def evaluate_returns(
         starting = np.zeros(num_envs, bool)  # these copies spend the coming step on their reset
         while any(len(done) < due for done, due in zip(finished, share, strict=True)):
             rows = torch.from_numpy(flatten_batch(space, observations))
-            actions = policy.act(rows, deterministic).detach().cpu().numpy()
+            with torch.no_grad():
+                actions = torch.as_tensor(policy.act(rows, deterministic)).cpu().numpy()
             if actions.size != np.prod(vector.action_space.shape or ()):
                 raise DyDiffError(
                     f"The policy gives {actions.shape[1:]} actions, {_name(env)} takes "
