@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from dydiff_env.agents import BC, load_agent
 from dydiff_env.agents.replay import Replay
 from dydiff_env.agents.trainer import train
 from dydiff_env.data.dataset import Dataset
+from dydiff_env.evaluation.fidelity import plot_closed_loop
+from dydiff_env.evaluation.ope import plot_agreement
+from dydiff_env.evaluation.scores import Episodes
 from dydiff_env.synthesis.export import export
 from dydiff_env.synthesis.mix import mix
 from dydiff_env.world import fit
@@ -36,3 +40,12 @@ def test_the_home_folder_may_be_a_tilde(
     mix([hopper_dataset], ["~/syn.minari"], "~/mixed.minari")
     assert not list(here.iterdir())
     assert {file.name for file in home.iterdir()} == {"world", "bc.pt", "bc.csv", "again.pt", "syn.minari", "mixed.minari"}
+
+
+def test_a_picture_may_lie_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = {"a": Episodes(np.array([1.0, 2.0]), np.array([5, 5]))}
+    plot_agreement(found, found, "~/returns.png")
+    plot_closed_loop({"a": {"M0": {"mean": 0.1}}}, "~/errors.png")
+    assert {file.name for file in tmp_path.glob("*.png")} == {"returns.png", "errors.png"}

@@ -182,7 +182,7 @@ def residual(
     return float(np.square(gap).mean())
 
 
-def plot_closed_loop(policies: dict[str, dict[str, Any]], path: Path) -> None:
+def plot_closed_loop(policies: dict[str, dict[str, Any]], path: str | Path) -> None:
     """Draw each policy's error against M (Fig. 7) as a PNG.
 
     Raises:
@@ -194,4 +194,4 @@ def plot_closed_loop(policies: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot(ms, [result[f"M{m}"]["mean"] for m in ms], marker="o", label=Path(name).stem)
     axes.set(xlabel="refinements M", ylabel="mean squared error (standardised)", yscale="log", title="Dream against reality")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(Path(path).expanduser(), dpi=150)

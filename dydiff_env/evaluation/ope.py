@@ -145,7 +145,7 @@ def table(
     return rows
 
 
-def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes], path: Path) -> None:
+def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes], path: str | Path) -> None:
     """Draw real against dreamt mean returns, one point a policy with its 95 % intervals, as a picture at ``path``.
 
     Raises:
@@ -164,7 +164,7 @@ def plot_agreement(dreamt: Mapping[str, Episodes], real: Mapping[str, Episodes],
     title = "" if found is None or not found.real_range else f"rank correlation {found.spearman:.2f}, regret@1 {found.regret:.2f}"
     axes.set(xlabel="return in the real environment", ylabel="return in the dream", title=title)
     axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    figure.savefig(Path(path).expanduser(), dpi=150)
 
 
 def rank_correlation(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
