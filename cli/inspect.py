@@ -68,7 +68,7 @@ def dataset_document(source: str) -> dict[str, Any]:
     import numpy as np
 
     from dydiff_env.data.minari_io import load_dataset, read_metadata, resolve_dataset
-    from dydiff_env.evaluation.scores import normalized_scores
+    from dydiff_env.evaluation.statistics import normalized_scores
 
     folder = resolve_dataset(source)
     dataset, metadata = load_dataset(folder), read_metadata(folder)

@@ -25,7 +25,11 @@ from dydiff_env.evaluation.report.curves import final_table, groups
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, render
 from dydiff_env.evaluation.report.rollouts import refinement_chart
 from dydiff_env.evaluation.report.sources import Sources, find_sources, labels
-from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
+from dydiff_env.evaluation.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
 from dydiff_env.policies import load_policy
 from dydiff_env.synthesis.export import export
 

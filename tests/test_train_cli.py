@@ -24,12 +24,8 @@ from dydiff_env.cli.app import app
 from dydiff_env.cli.summary import summary
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import (
-    bootstrap_interval,
-    evaluate_returns,
-    interquartile_mean,
-    normalized_scores,
-)
+from dydiff_env.evaluation.scores import evaluate_returns
+from dydiff_env.evaluation.statistics import bootstrap_interval, interquartile_mean, normalized_scores
 from dydiff_env.policies import load_policy
 
 

@@ -12,8 +12,8 @@ from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.mazes import free_of_walls, position_columns
 from dydiff_env.evaluation.picture import picture
-from dydiff_env.evaluation.scores import bootstrap_interval
 from dydiff_env.evaluation.simulator import Simulator
+from dydiff_env.evaluation.statistics import bootstrap_interval
 from dydiff_env.policies.draws import draws_always
 from dydiff_env.policies.policy import Policy
 from dydiff_env.world.heldout import HORIZONS

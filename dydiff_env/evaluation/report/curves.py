@@ -12,7 +12,11 @@ import numpy as np
 from dydiff_env.evaluation.report.charts import BLUE, CYCLE, GREEN, ORANGE, band, figure, line
 from dydiff_env.evaluation.report.page import Chart, Table
 from dydiff_env.evaluation.report.sources import labels, read_json, read_log
-from dydiff_env.evaluation.scores import bootstrap_interval, interquartile_mean, probability_of_improvement
+from dydiff_env.evaluation.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
 
 Log = dict[str, list[float]]
 SEED = re.compile(r"[-_.]?(?:seed|s)?[-_]?\d+$")
