@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import gymnasium as gym
+import minari
 import numpy as np
 import torch
 from typer.testing import CliRunner
@@ -57,6 +59,16 @@ def test_what_is_nothing_known(tmp_path):
     for path in (tmp_path / "x.pt", tmp_path / "missing", tmp_path):
         result = CliRunner().invoke(app, ["inspect", str(path)])
         assert result.exit_code == 1 and "Traceback" not in result.output and "fix:" in result.output
+
+
+def test_a_damaged_environment_hides_nothing_else_and_a_damaged_world_is_named(tmp_path, hopper_dataset):
+    write_dataset(tmp_path / "data", Dataset.from_episodes(replace(hopper_dataset.spec, env_spec="Hopper"), [hopper_dataset.episode(0)]))
+    document = report(tmp_path / "data")
+    assert (document["env"], document["episodes"], document["minari_version"]) == ("unreadable", 1, minari.__version__)
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "world.json").write_text("[1]")
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "world")])
+    assert result.exit_code == 1 and "cannot be read" in result.output and "Traceback" not in result.output
 
 
 def test_bounds_without_end_are_null(tmp_path):

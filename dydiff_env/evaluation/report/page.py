@@ -45,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """A record, nested as it comes; shown folded, under its name."""
+    """Plain values by their names; shown folded, under a name."""
 
     name: str
     record: dict[str, Any]
@@ -135,24 +135,10 @@ def _table(table: Table) -> str:
 
 def _facts(facts: Facts) -> str:
     rows = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in _lines(facts.record)
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(number(value))}</td></tr>"
+        for name, value in facts.record.items()
     )
     return f"<details><summary>{escape(facts.name)}</summary><div class='scroll'><table class='facts'>{rows}</table></div></details>"
-
-
-def _lines(record: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested entries by their dotted names; long lists as their length."""
-    lines: list[tuple[str, str]] = []
-    for key, value in record.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            lines += _lines(value, f"{name}.")
-        elif isinstance(value, list) and len(json.dumps(value)) > 200:
-            lines.append((name, f"{len(value)} entries"))
-        else:
-            lines.append((name, number(value)))
-    return lines
 
 
 def number(value: Any) -> str:

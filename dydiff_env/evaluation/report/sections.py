@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec
-from dydiff_env.data.minari_io import load_dataset, read_metadata
+from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.clone import BestClone
+from dydiff_env.evaluation.documents import (
+    dataset_document,
+    lines,
+    policy_document,
+    provenance,
+    world_document,
+)
 from dydiff_env.evaluation.report import charts
 from dydiff_env.evaluation.report.curves import groups, learning_curves, loop_charts
 from dydiff_env.evaluation.report.page import Chart, Facts, Headline, Section, Table, number
@@ -153,12 +159,6 @@ def dataset_section(folders: list[Path], headlines: list[Headline]) -> Section:
     return Section("Data", lead, [*parts, Table(columns, rows)])
 
 
-def provenance(folder: Path) -> dict[str, Any] | None:
-    """How a dataset says it was made."""
-    text = read_metadata(folder).get("dydiff_env")
-    return json.loads(text) if isinstance(text, str) else None
-
-
 def filter_section(name: str, made: dict[str, Any], headlines: list[Headline]) -> Section:
     """What the filter of an export kept, round by round."""
     rounds, options = made["rounds"], made["options"]
@@ -186,25 +186,13 @@ def provenance_section(sources: Sources) -> Section:
     """The records of everything that is shown."""
     facts = []
     for path in sources.worlds:
-        document = read_json(path / "world.json")
-        record = {k: v for k, v in document["record"].items() if k not in ("training", "fidelity")}
-        facts.append(Facts(f"World {path}", record | {"preset": document["preset"]}))
-    for path in sources.datasets:
-        metadata = {k: v for k, v in read_metadata(path).items() if k in
-                    ("dataset_id", "algorithm_name", "description", "author", "code_permalink", "minari_version",
-                     "ref_min_score", "ref_max_score", "total_episodes", "total_steps")}  # fmt: skip
-        facts.append(Facts(f"Dataset {path}", metadata | {"fingerprint": load_dataset(path).spec.fingerprint}
-                           | (provenance(path) or {})))  # fmt: skip
-    for path in sources.checkpoints:
-        kind = file_kind(path)
-        record = {"format": kind, "bytes": path.stat().st_size}
-        if kind == "agent":
-            saved = read_checkpoint(path)
-            record |= {k: saved.get(k) for k in ("algorithm", "updates", "seed", "world", "config")}
-            record["dataset"] = json.loads(saved["spec"])["dataset_id"]
-        facts.append(Facts(f"Policy {path}", record))
-    for path in sources.loops:
-        facts.append(Facts(f"Loop {path}", read_json(path / "loop.json")))
+        document = world_document(path)
+        shown = {"training", "fidelity"}  # in sections of their own
+        document["record"] = {key: value for key, value in document["record"].items() if key not in shown}
+        facts.append(Facts(f"World {path}", lines(document)))
+    facts += [Facts(f"Dataset {path}", lines(dataset_document(path))) for path in sources.datasets]
+    facts += [Facts(f"Policy {path}", lines(policy_document(path))) for path in sources.checkpoints]
+    facts += [Facts(f"Loop {path}", lines(read_json(path / "loop.json"))) for path in sources.loops]
     facts += [Facts(f"Log {path}", {"rows": len(path.read_text().splitlines()) - 1}) for path in sources.logs]
     lead = "How each thing says it was made; “dydiff-env inspect PATH” says what it holds."
     return Section("Provenance", lead, list(facts))
