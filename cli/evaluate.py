@@ -91,7 +91,7 @@ def evaluate(
         where: str | EnvSpec | None = None
         asked_horizon = horizon
         if env or not dreams:
-            own = environment_of(spec) if spec.env_spec else None
+            own = spec.environment
             # The data's own environment is made as it was there, its options included.
             where = own if own is not None and env in (None, own.id) else env or environment_of(spec)
             horizon = check_environment(where, spec, horizon)
@@ -196,11 +196,10 @@ def _spec(policies: list[str], env: str | None) -> DatasetSpec:
     """Spaces and reference scores: the first agent checkpoint's own, else the environment's."""
     from dydiff_env.data.simulator import describe
     from dydiff_env.envs.worlds import trained
-    from dydiff_env.evaluation.scores import environment_of
 
     for policy in policies:
         own = agent.spec if (agent := trained(policy)) else None
-        if own is not None and (env is None or (own.env_spec and environment_of(own).id == env)):
+        if own is not None and (env is None or ((known := own.environment) and known.id == env)):
             return own
     if env is None:
         raise DyDiffError(

@@ -86,7 +86,9 @@ def test_the_environment_of_evaluation_is_the_one_that_is_known(hopper_dataset, 
     assert environment_of(load_dataset(tmp_path / "a").spec).max_episode_steps == 1_000_000
     make_env(json.dumps(endless)).close()
     metadata.write_text(json.dumps(known | {"env_spec": json.dumps(endless), "eval_env_spec": known["env_spec"]}))
-    assert environment_of(load_dataset(tmp_path / "a").spec).max_episode_steps == 1000
+    judged = load_dataset(tmp_path / "a").spec
+    assert environment_of(judged).max_episode_steps == 1000
+    assert judged.environment == environment_of(judged) and replace(judged, env_spec=None).environment is None
 
 
 def test_an_entry_of_the_cache_that_is_whole_stays(hopper_dataset, tmp_path):

@@ -11,7 +11,7 @@ from types import ModuleType
 import gymnasium as gym
 import pytest
 
-from dydiff_env.data.simulator import environment_spec
+from dydiff_env.data.environment import environment_spec
 from dydiff_env.errors import DyDiffError
 
 

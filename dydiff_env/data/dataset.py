@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces.utils import flatdim
 from minari.serialization import deserialize_space, serialize_space
 
+from dydiff_env.data.environment import environment_spec
 from dydiff_env.data.flattening import canonical, check_spaces, same_but_for_precision
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, said
@@ -75,6 +77,15 @@ class DatasetSpec:
                 object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("observation_space", "action_space"):
             object.__setattr__(self, name, canonical(getattr(self, name)))
+
+    @property
+    def environment(self) -> EnvSpec | None:
+        """The environment of ``env_spec``, not made; None where it is unknown.
+
+        Raises:
+            DyDiffError: where ``env_spec`` is no specification.
+        """
+        return environment_spec(self.env_spec) if self.env_spec else None
 
     @property
     def observation_size(self) -> int:

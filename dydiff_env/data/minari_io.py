@@ -17,10 +17,11 @@ from minari.serialization import deserialize_space
 
 from dydiff_env.data.cache import cache_entry, read_entry, write_entry
 from dydiff_env.data.dataset import Dataset, DatasetSpec, Episode, check_episode
+from dydiff_env.data.environment import environment_spec
 from dydiff_env.data.flattening import check_spaces, flatten_batch
 from dydiff_env.data.minari_writer import write_dataset
 from dydiff_env.data.registry import registered_folder, registry_root
-from dydiff_env.data.simulator import environment_spec, make_env
+from dydiff_env.data.simulator import make_env
 from dydiff_env.errors import DyDiffError
 
 __all__ = ["Source", "load_dataset", "read_metadata", "resolve_dataset", "write_dataset"]

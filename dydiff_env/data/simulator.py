@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.environment import environment_spec
 from dydiff_env.data.flattening import canonical, check_spaces
 from dydiff_env.errors import DyDiffError
 
@@ -70,25 +70,6 @@ def make_vec_env(spec: str | EnvSpec, num_envs: int, wrappers: Sequence[Wrapper]
         return env
 
     return _make(str(getattr(spec, "id", spec)), lambda: gym.vector.SyncVectorEnv([one] * num_envs))
-
-
-def environment_spec(text: str) -> EnvSpec:
-    """The environment that a dataset or a world names in JSON. Nothing is imported or made.
-
-    Raises:
-        DyDiffError: where it is no specification.
-    """
-    try:
-        known = EnvSpec.__dataclass_fields__
-        fields = {key: value for key, value in json.loads(text).items() if key in known}
-        if not isinstance(fields.get("kwargs", {}), dict):
-            raise TypeError("kwargs")
-        if isinstance(fields.get("max_episode_steps"), float):
-            fields["max_episode_steps"] = int(fields["max_episode_steps"])  # Minari's logs of D4RL's mazes have 1e6
-        return EnvSpec.from_json(json.dumps(fields))
-    except Exception as error:
-        raise DyDiffError(f"The file's environment cannot be read ({type(error).__name__}).",
-                          "Name one with --env, or write the file again.") from error
 
 
 def _spec(spec: str | EnvSpec) -> str | EnvSpec:

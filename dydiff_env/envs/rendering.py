@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
-from dydiff_env.data.simulator import environment_spec, make_env
+from dydiff_env.data.simulator import make_env
 from dydiff_env.envs.interface import structured
 from dydiff_env.errors import DyDiffError, Note
 from dydiff_env.world.world import World
@@ -45,11 +46,9 @@ def make_renderer(world: World) -> Renderer:
     told from the observation; everything else, with a warning that says why, as its numbers over time.
     """
     try:
-        if world.spec.env_spec is None:
+        if (source := world.spec.environment) is None:
             raise DyDiffError("The world does not name its source environment.")
-        if "Maze" in world.spec.env_spec:
-            return MazeRenderer(world)
-        return MujocoRenderer(world)
+        return MazeRenderer(world, source) if "Maze" in str(source) else MujocoRenderer(world, source)
     except Exception as error:  # OpenGL fails in as many ways as there are platforms
         reason = error.problem if isinstance(error, DyDiffError) else f"{type(error).__name__}: {error}"
         warnings.warn(
@@ -65,8 +64,8 @@ class MujocoRenderer:
     Positions the observation leaves out (x, and y for an ant) are integrated from their velocities, from 0.
     """
 
-    def __init__(self, world: World) -> None:
-        self.env = make_env(environment_spec(world.spec.env_spec or ""), render_mode="rgb_array")
+    def __init__(self, world: World, source: EnvSpec) -> None:
+        self.env = make_env(source, render_mode="rgb_array")
         base: Any = self.env.unwrapped
         if not hasattr(base, "set_state"):
             raise DyDiffError(f"{self.env.spec and self.env.spec.id} is not a MuJoCo environment.")
@@ -112,11 +111,11 @@ class MujocoRenderer:
 class MazeRenderer:
     """A maze from above: walls, goal, path, and where the dream is now."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, source: EnvSpec) -> None:
         self.space = world.spec.observation_space
         if not isinstance(self.space, gym.spaces.Dict):
             raise DyDiffError("This maze's observations do not say where the goal is.")
-        with make_env(environment_spec(world.spec.env_spec or "")) as env:
+        with make_env(source) as env:
             maze: Any = env.get_wrapper_attr("maze")
             walls = np.array([[cell == 1 for cell in row] for row in maze.maze_map])
             self.scale, self.center = float(maze.maze_size_scaling), (maze.x_map_center, maze.y_map_center)

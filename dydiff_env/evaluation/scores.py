@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.flattening import flatten_batch
-from dydiff_env.data.simulator import environment_spec, make_env, make_vec_env
+from dydiff_env.data.simulator import make_env, make_vec_env
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.statistics import bootstrap_interval, normalized_scores
 from dydiff_env.policies.draws import own_draws
@@ -70,11 +70,11 @@ def environment_of(spec: DatasetSpec) -> EnvSpec:
     Raises:
         DyDiffError: where the dataset does not say.
     """
-    if spec.env_spec is None:
+    if (environment := spec.environment) is None:
         raise DyDiffError(
             f"{spec.dataset_id} does not say which environment it comes from.", "Name one with --env."
         )
-    return environment_spec(spec.env_spec)
+    return environment
 
 
 def check_environment(env: str | EnvSpec, spec: DatasetSpec, horizon: int | None = None) -> int:

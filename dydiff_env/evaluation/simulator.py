@@ -10,7 +10,7 @@ import torch
 from gymnasium.spaces.utils import flatten, unflatten
 
 from dydiff_env.data.dataset import DatasetSpec
-from dydiff_env.data.simulator import environment_spec, make_env
+from dydiff_env.data.simulator import make_env
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 from dydiff_env.policies.policy import Policy
@@ -32,13 +32,13 @@ class Simulator:
     """
 
     def __init__(self, spec: DatasetSpec) -> None:
-        if spec.env_spec is None:
+        if (environment := spec.environment) is None:
             raise DyDiffError(
                 f"The dataset {spec.dataset_id} does not say which environment it came from.",
                 "Only held-out fidelity is possible: leave the simulator out.",
             )
         self.spec = spec
-        self.env = make_env(environment_spec(spec.env_spec))
+        self.env = make_env(environment)
         self.env.reset(seed=0)
         base: Any = self.env.unwrapped
         self.maze = hasattr(base, "point_env")

@@ -8,7 +8,6 @@ from typing import Any
 
 from dydiff_env.data.dataset import Dataset, DatasetSpec
 from dydiff_env.data.minari_io import load_dataset
-from dydiff_env.data.simulator import environment_spec
 from dydiff_env.errors import DyDiffError
 from dydiff_env.evaluation.clone import BestClone
 from dydiff_env.evaluation.documents import (
@@ -134,8 +133,8 @@ def _of_another_task(path: Path, world: World) -> bool:
     """Whether an agent was trained on data of another environment, which may have as many numbers."""
     if file_kind(path) != "agent":
         return False
-    theirs, ours = DatasetSpec.from_json(read_checkpoint(path)["spec"]).env_spec, world.spec.env_spec
-    return theirs is not None and ours is not None and environment_spec(theirs).id != environment_spec(ours).id
+    theirs, ours = DatasetSpec.from_json(read_checkpoint(path)["spec"]).environment, world.spec.environment
+    return theirs is not None and ours is not None and theirs.id != ours.id
 
 
 def dataset_section(folders: list[Path], headlines: list[Headline]) -> Section:
