@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 
 from dydiff_env.data.dataset import Dataset, check_same_spaces
-from dydiff_env.data.simulator import environment_spec
 from dydiff_env.evaluation.members import ByMember, returns_by_member
 from dydiff_env.evaluation.ope import dream_returns
 from dydiff_env.policies.loader import as_policy
@@ -44,7 +43,7 @@ class Judge:
             DyDiffError: where the world's spaces are others.
         """
         check_same_spaces(data.spec, world.spec)
-        limit = environment_spec(data.spec.env_spec).max_episode_steps if data.spec.env_spec else None
+        limit = data.spec.environment.max_episode_steps if data.spec.environment else None
         return Judge(world, min(int(limit or data.lengths.max()), LONGEST))
 
     @cached_property

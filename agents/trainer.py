@@ -15,7 +15,7 @@ from dydiff_env.agents.checkpoint import best_path
 from dydiff_env.agents.judge import Judge, Sceptic
 from dydiff_env.agents.log import Log, best_row, known
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import environment_of, evaluate_returns, normalized_scores
+from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
 from dydiff_env.policies.draws import stream
 from dydiff_env.progress import progress_bar
 
@@ -172,6 +172,6 @@ def evaluation(agent: Agent, env: str | EnvSpec, episodes: int) -> dict[str, flo
         "return_std": float(found.returns.std()),
         "length_mean": float(found.lengths.mean()),
     }
-    own = agent.spec.env_spec is not None and environment_of(agent.spec).id == getattr(env, "id", env)
-    scores = normalized_scores(found.returns, agent.spec) if own else None
+    own = agent.spec.environment
+    scores = normalized_scores(found.returns, agent.spec) if own is not None and own.id == getattr(env, "id", env) else None
     return row if scores is None else row | {"normalized_score": float(scores.mean())}

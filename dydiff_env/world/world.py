@@ -15,7 +15,6 @@ from torch import Tensor
 from dydiff_env.data.dataset import DatasetSpec
 from dydiff_env.data.minari_io import Source
 from dydiff_env.data.normalizer import Normalizer
-from dydiff_env.data.simulator import environment_spec
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError, unknown
 from dydiff_env.policies.policy import Policy
@@ -97,7 +96,7 @@ class World:
     @property
     def episode_limit(self) -> int:
         """Steps of the longest episode, by the environment, else by the log; but 1 000 at most, where none as long was logged."""
-        limit = environment_spec(self.spec.env_spec).max_episode_steps if self.spec.env_spec else None
+        limit = self.spec.environment.max_episode_steps if self.spec.environment else None
         longest: int = self.record["dataset"]["longest"]
         return min(limit, max(LONGEST, longest)) if limit else min(longest, LONGEST)
 
