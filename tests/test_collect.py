@@ -16,7 +16,6 @@ import torch
 from typer.testing import CliRunner
 
 from dydiff_env.cli.app import app
-from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun
 from dydiff_env.data.collect import CollectConfig, collect_maze, collect_policy, collect_tier
 from dydiff_env.data.d4rl import _scores, import_d4rl
 from dydiff_env.data.dataset import Dataset, DatasetSpec
@@ -25,6 +24,7 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.recorder import EpisodeRecorder, record
 from dydiff_env.data.registry import Destination
 from dydiff_env.data.simulator import describe, make_env, warnings_once
+from dydiff_env.data.training_run import TrainingRun, TrainingRunConfig
 from dydiff_env.data.waypoint import WaypointConfig, WaypointController, next_cells
 from dydiff_env.errors import DyDiffError
 
@@ -127,7 +127,7 @@ def test_the_saved_policy_acts_as_stable_baselines_does(tmp_path):
     from sb3_contrib import TRPO
     from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    run = BehaviourRun("Pendulum-v1", BehaviourConfig("trpo", 2048), lambda episode: None)
+    run = TrainingRun("Pendulum-v1", TrainingRunConfig("trpo", 2048), lambda episode: None)
     run.train()
     run.save(run.best(), tmp_path, "best")
     normalize = VecNormalize.load(str(tmp_path / "best.vecnormalize.pkl"),
@@ -142,7 +142,7 @@ def test_the_saved_policy_acts_as_stable_baselines_does(tmp_path):
 def test_every_algorithm_trains_and_its_policy_is_in_environment_units(algorithm, tmp_path):
     episodes = []
     steps = 4
-    run = BehaviourRun("Pendulum-v1", BehaviourConfig(algorithm, steps, snapshots=2), episodes.append)
+    run = TrainingRun("Pendulum-v1", TrainingRunConfig(algorithm, steps, snapshots=2), episodes.append)
     run.train()
     run.save(run.medium(-2000.0), tmp_path, "medium")
     recorded = sum(len(episode.rewards) for episode in episodes)

@@ -87,7 +87,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
     Raises:
         DyDiffError: for an unknown tier or algorithm, or actions without bounds.
     """
-    from dydiff_env.data.behaviour import BehaviourConfig, BehaviourRun  # takes a second to import
+    from dydiff_env.data.training_run import TrainingRun, TrainingRunConfig  # takes a second to import
 
     if config.tier not in TIERS:
         raise unknown("tier", config.tier, TIERS)
@@ -106,7 +106,7 @@ def collect_tier(env_id: str, destination: Destination, config: CollectConfig,
         )
     with _recording(destination, spec, config, progress, with_policies=True) as recording:
         history = config.tier == "medium-replay"
-        run = BehaviourRun(recording.env_json, BehaviourConfig(config.algorithm, train_steps, config.seed),
+        run = TrainingRun(recording.env_json, TrainingRunConfig(config.algorithm, train_steps, config.seed),
                            recording.take if history else lambda episode: None)
         untrained = run.snapshot()
         with progress_bar(f"Training {config.algorithm}", train_steps, progress) as advance:

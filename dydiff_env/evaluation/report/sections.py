@@ -79,7 +79,7 @@ def world_sections(
     sections = []
     if fidelity:
         parts: list[Chart | Table | Facts] = [charts.open_loop(fidelity)]
-        lead = "Errors on episodes that no part of the world was trained on, in standard deviations of the data, squared."
+        lead = "Errors on logged steps that neither dynamics nor denoiser learned from, in standard deviations of the data, squared."
         if "closed_loop" in fidelity:
             steps = refinement.get("iterations", world.iterations)
             chosen = f"M{steps}"

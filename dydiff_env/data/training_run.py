@@ -1,4 +1,4 @@
-"""Behaviour policies: a Stable-Baselines3 run, its whole history and the policies along its way."""
+"""A Stable-Baselines3 run as a source of behaviour data: its whole history, and the policies along its way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ON_POLICY = ("ppo", "trpo")
 
 
 @dataclass(frozen=True)
-class BehaviourConfig:
+class TrainingRunConfig:
     """How a behaviour policy is trained; what is not here is the algorithm's own default in SB3.
 
     Args:
@@ -50,7 +50,7 @@ class BehaviourConfig:
     on_policy_envs: int = 8
 
 
-class BehaviourPolicy(nn.Module):
+class TrainedPolicy(nn.Module):
     """Flattened observations (B, O) to actions (B, A) in environment units, normalisation inside.
 
     Args:
@@ -111,12 +111,12 @@ class Snapshot:
 
     steps: int
     score: float
-    policy: BehaviourPolicy
+    policy: TrainedPolicy
     parameters: dict[str, Any]
     normalize: Any
 
 
-class BehaviourRun:
+class TrainingRun:
     """One training run.
 
     Args:
@@ -128,7 +128,7 @@ class BehaviourRun:
         DyDiffError: for an unknown algorithm.
     """
 
-    def __init__(self, env: str, config: BehaviourConfig, sink: Callable[[Episode], None]) -> None:
+    def __init__(self, env: str, config: TrainingRunConfig, sink: Callable[[Episode], None]) -> None:
         if config.algorithm not in ALGORITHMS:
             raise unknown("behaviour algorithm", config.algorithm, ALGORITHMS)
         self.config, self.snapshots = config, list[Snapshot]()
@@ -181,7 +181,7 @@ class BehaviourRun:
         assert isinstance(action_space, gym.spaces.Box)
         taken = Snapshot(
             self.model.num_timesteps, float(np.mean(self._recent)) if self._recent else -np.inf,
-            BehaviourPolicy(self.model.policy, self.normalize, action_space),
+            TrainedPolicy(self.model.policy, self.normalize, action_space),
             copy.deepcopy(self.model.policy.state_dict()),
             None if self.normalize is None else copy.deepcopy(self.normalize.obs_rms))
         self._recent.clear()
@@ -218,7 +218,7 @@ class BehaviourRun:
 class _EachStep(BaseCallback):
     """Takes the snapshots and moves the progress bar."""
 
-    def __init__(self, run: BehaviourRun, every: int, advance: Callable[[int], Any]) -> None:
+    def __init__(self, run: TrainingRun, every: int, advance: Callable[[int], Any]) -> None:
         super().__init__()
         self._run, self._every, self._advance = run, every, advance
 
