@@ -15,7 +15,8 @@ from dydiff_env.agents.checkpoint import best_path
 from dydiff_env.agents.judge import Judge, Sceptic
 from dydiff_env.agents.log import Log, best_row, known
 from dydiff_env.errors import DyDiffError
-from dydiff_env.evaluation.scores import evaluate_returns, normalized_scores
+from dydiff_env.evaluation.scores import evaluate_returns
+from dydiff_env.evaluation.statistics import normalized_scores
 from dydiff_env.policies.draws import stream
 from dydiff_env.progress import progress_bar
 

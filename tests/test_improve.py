@@ -20,6 +20,7 @@ from dydiff_env.agents.improve import improve
 from dydiff_env.agents.judge import Sceptic
 from dydiff_env.agents.svg import SVG, SVGConfig, discounted
 from dydiff_env.data.dataset import DatasetSpec
+from dydiff_env.data.normalizer import Normalizer
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.envs.worlds import world_folder
 from dydiff_env.errors import DyDiffError
@@ -137,11 +138,11 @@ def test_it_begins_as_a_copy(tiny_world):
 
 def test_a_copy_is_as_good_where_observations_are_small(tiny_world):
     unit = 1e-4
-    free = replace(tiny_world.normalizer, mean=unit * tiny_world.normalizer.mean, std=unit * tiny_world.normalizer.std, low=None, high=None)
+    mean, std = tiny_world.normalizer.mean, tiny_world.normalizer.std
     banks = {name: unit * getattr(tiny_world, name) for name in ("start_bank", "initial_bank")}
     errors = []
-    for world, scale in ((replace(tiny_world, normalizer=replace(tiny_world.normalizer, low=None, high=None)), 1.0),
-                         (replace(tiny_world, normalizer=free, **banks), unit)):  # fmt: skip
+    for world, scale in ((replace(tiny_world, normalizer=Normalizer(mean, std)), 1.0),
+                         (replace(tiny_world, normalizer=Normalizer(unit * mean, unit * std), **banks), unit)):  # fmt: skip
         policy = as_policy(lambda rows, scale=scale: swing(rows / scale), tiny_world.spec)
         errors.append(SVG(tiny_world.spec, SMALL).begin(world, policy, steps=200))
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
