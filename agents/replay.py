@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from dydiff_env.data.minari_io import load_dataset
 from dydiff_env.data.trajectories import Trajectories
 from dydiff_env.errors import DyDiffError
 
-Source = Dataset | MinariDataset | Trajectories | str | Path
+Source: TypeAlias = Dataset | MinariDataset | Trajectories | str | Path
 BLOCK = 64  # batches drawn and gathered at once
 
 

@@ -33,8 +33,9 @@ def fast_products(device: torch.device | str = "cpu") -> Iterator[None]:
         return
     try:
         with _one_at_a_time:
-            _found.append(torch.get_float32_matmul_precision())
+            before = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("medium")
+            _found.append(before)
     except RuntimeError:  # as in _exact, said since
         yield
         return

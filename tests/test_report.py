@@ -123,6 +123,8 @@ def test_the_interval_beside_the_interquartile_mean_is_its_own() -> None:
 def test_runs_are_compared_after_as_many_updates() -> None:
     logs = [{"updates": [1.0, 2.0, 3.0][:n], "return_mean": [1.0, 2.0, 30.0][:n]} for n in (3, 2)]  # one is still under way
     assert final_table({"a": logs}, "return_mean").rows[0][1:4] == [2, 2, 2.0]
+    logs = [{"updates": [at], "return_mean": [at]} for at in (1.0, 2.0)]  # nowhere together
+    assert final_table({"a": logs}, "return_mean").rows[0][1:4] == [2, None, 1.5]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -13,6 +14,15 @@ from dydiff_env.policies.policy import Policy
 
 BITS = 2**64 - 1
 _drawing = RLock()
+
+
+def _free() -> None:
+    global _drawing
+    _drawing = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a fork copies a lock that another thread holds, but not that thread
+    os.register_at_fork(after_in_child=_free)
 
 
 def stream(seed: int, *path: int) -> int:

@@ -173,7 +173,7 @@ def export(
                         taking = dream_seconds(opened.synthesizer, options, (batches[index] for index in missing))
                         announce("dreaming", taking / min(workers, os.cpu_count() or 1, max(1, len(missing))))
                     made = (
-                        in_order_on_ray(opened.synthesizer, options, missing, workers, address, device)
+                        in_order_on_ray(opened.synthesizer, options, missing, workers, address, str(world.device))
                         if engine == "ray"
                         else in_order(sources, opened, options, missing, workers)
                     )

@@ -85,9 +85,13 @@ def _shared(logs: list[Log], score: str) -> tuple[list[float], np.ndarray]:
 
 
 def final_table(runs: dict[str, list[Log]], score: str) -> Table:
-    """What each group has come to where all its runs are; with three runs or more, over runs (Agarwal et al. 2021)."""
-    shared = {name: _shared(logs, score) for name, logs in runs.items()}
-    finals = {name: values[:, -1] for name, (_, values) in shared.items()}
+    """What each group has come to, where all its runs are; with three runs or more, over runs (Agarwal et al. 2021)."""
+    finals, reached = dict[str, np.ndarray](), dict[str, int | None]()
+    for name, logs in runs.items():
+        x, values = _shared(logs, score)
+        together = len(values) == len(logs)  # else they share no evaluation, and each stands where it is
+        finals[name] = values[:, -1] if together else np.array([_points(log, score)[1][-1] for log in logs])
+        reached[name] = int(x[-1]) if together else None
     first, rows = next(iter(finals)), []
     for name, values in finals.items():
         enough = len(values) >= 3
@@ -97,7 +101,7 @@ def final_table(runs: dict[str, list[Log]], score: str) -> Table:
             better = f"{probability_of_improvement(values, finals[first]):.2f}"
             if enough and len(finals[first]) >= 3:
                 better += f" ({_interval(values, finals[first], statistic=probability_of_improvement)})"
-        rows.append([name, len(values), int(shared[name][0][-1]), float(values.mean()), interquartile_mean(values) if enough else None,
+        rows.append([name, len(values), reached[name], float(values.mean()), interquartile_mean(values) if enough else None,
                      interval, better])  # fmt: skip
     columns = ["run", "seeds", "updates", "mean", "interquartile mean", "its 95 % interval", f"P(better than {first})"]
     unit = "normalised score" if score == "normalized_score" else "return"

@@ -149,6 +149,8 @@ def number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, list):
+        return ", ".join(map(number, value))
     if isinstance(value, float):
         return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 1000 else f"{value:.4g}"
     return str(value)
